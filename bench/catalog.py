@@ -1,0 +1,95 @@
+"""Suite name -> tasks, splits, languages and revision, without loading a task or its data.
+
+A suite is a folder with suite.yaml, lm-eval task files `<suite>_<language>.yaml` and a README. Its revision is a hash of every file in
+it (and in the folder it borrows data from), so that a changed prompt, filter or row is another suite.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bench.errors import SuiteError
+
+_PACKAGE = Path(__file__).parent
+SUITES = _PACKAGE / "suites" if (_PACKAGE / "suites").is_dir() else _PACKAGE.parent / "suites"
+"""Inside the wheel, or beside the package in a checkout."""
+
+
+class Suite(BaseModel):
+    """One suite, as its suite.yaml says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    folder: Path
+    name: str
+    splits: dict[str, str]
+    """Our split name -> the split of the lm-eval task."""
+    default_split: str
+    """Asked where an experiment neither selects nor confirms on this suite."""
+    languages: dict[str, str]
+    """Language code -> English name."""
+    asks_reasoning_language: bool = False
+    """Whether the prompt asks for reasoning in the question's language."""
+    data_from: str | None = None
+    """Folder, relative to this one, whose files are part of the suite too."""
+
+    @property
+    def folders(self) -> list[Path]:
+        """Everything that makes the suite what it is."""
+        return [self.folder] + ([(self.folder / self.data_from).resolve()] if self.data_from else [])
+
+    @cached_property
+    def revision(self) -> str:
+        """Hash of all its files, 12 hex digits. READMEs and caches do not count."""
+        digest = hashlib.sha256()
+        for folder in self.folders:
+            for path in sorted(folder.rglob("*")):
+                if path.is_file() and path.suffix not in (".md", ".pyc"):
+                    digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
+                    digest.update(path.read_bytes())
+        return digest.hexdigest()[:12]
+
+    def task(self, language: str) -> str:
+        """Name of the lm-eval task of one language."""
+        return f"{self.name}_{language}"
+
+    def choose_languages(self, wanted: str | Sequence[str]) -> list[str]:
+        """`all`, or the wanted codes in the suite's order. Raises SuiteError on one it lacks."""
+        if wanted == "all":
+            return list(self.languages)
+        unknown = [code for code in wanted if code not in self.languages]
+        if unknown:
+            raise SuiteError(f"suite {self.name} has no language {', '.join(unknown)}: it has {', '.join(self.languages)}")
+        return [code for code in self.languages if code in wanted]
+
+    def check_split(self, split: str) -> str:
+        """The split's name. Raises SuiteError where the suite lacks it."""
+        if split not in self.splits:
+            raise SuiteError(f"suite {self.name} has no split {split!r}: it has {', '.join(self.splits)}")
+        return split
+
+
+def suite_names() -> list[str]:
+    """Names of the shipped suites."""
+    return sorted(path.parent.name for path in SUITES.glob("*/suite.yaml"))
+
+
+def find_suite(name: str) -> Suite:
+    """A shipped suite, or the folder of one. Raises SuiteError."""
+    folder = SUITES / name if name in suite_names() else Path(name)
+    try:
+        data: Any = yaml.safe_load((folder / "suite.yaml").read_text(encoding="utf-8"))
+        return Suite(folder=folder.resolve(), **data)
+    except FileNotFoundError as error:
+        raise SuiteError(
+            f"no suite {name!r}: expected one of {', '.join(suite_names())}, or a folder with a suite.yaml"
+        ) from error
+    except (OSError, yaml.YAMLError, TypeError, ValidationError) as error:
+        raise SuiteError(f"{folder / 'suite.yaml'} is not a suite: {' '.join(str(error).split())}") from error

@@ -1,0 +1,416 @@
+"""Samples -> tables of cells with intervals, and two arms on the same items -> a `Comparison`. Decides nothing; `gate` does.
+
+The unit of inference is the problem (`item_id`): all its languages and samples count as one observation. Two arms are compared
+only where they answered the very same prompts; rows are never matched quietly by what happens to be on both sides.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bench import stats
+from bench.records import OUTCOMES, Comparison
+from bench.stats import Interval, MeanEstimate
+
+MAX_ERROR_SHARE = 0.005
+"""Largest share of rows lost to infrastructure errors, or otherwise without a value, that a comparison may leave out."""
+
+UNSCORED = ("no_answer", "truncated", "malformed", "error")
+"""Outcomes whose true score is not known: wrong by rule (`error`: left out), right at best."""
+
+EFFORT_KEYS = ["arm", "suite", "split", "effort"]
+CELL_KEYS = ["arm", "suite", "split", "language", "effort"]
+ROW_KEYS = ["item_id", "language", "sample_index"]
+ROUNDING = 1e-12
+"""Standard errors of shares below this are zero but for floating point."""
+
+Array = NDArray[np.float64]
+
+
+class Trait(NamedTuple):
+    """What kind of number a metric is."""
+
+    more_is_better: bool
+    is_share: bool
+    """Between 0 and 1 for every row."""
+    unit: str
+    """On the page; a share is shown in percentage points."""
+
+
+TRAITS: dict[str, Trait] = {
+    "accuracy": Trait(True, True, "points"),
+    "reasoning_language_fidelity": Trait(True, True, "points"),
+    "truncation": Trait(False, True, "points"),
+    "output_tokens": Trait(False, False, "tokens"),
+    "reasoning_tokens": Trait(False, False, "tokens"),
+    "latency_s": Trait(False, False, "s"),
+    "ttft_s": Trait(False, False, "s"),
+}
+
+
+class PairedEstimate(NamedTuple):
+    """Before, after and their difference over the same problems; `MeanEstimate.interval` is 95 % two-sided."""
+
+    before: MeanEstimate
+    after: MeanEstimate
+    difference: MeanEstimate
+
+
+class _Pairs(NamedTuple):
+    """Rows of both arms in the same order."""
+
+    before: pd.DataFrame
+    after: pd.DataFrame
+    items: NDArray[np.intp]
+    """Code of each row's problem."""
+    samples_per_item: int
+
+
+class _Refused(Exception):
+    """Why two sets of samples cannot be compared."""
+
+
+def more_is_better(metric: str) -> bool:
+    """Whether a rise of this metric is good news. Raises ValueError on an unknown metric."""
+    return _trait(metric).more_is_better
+
+
+def metric_values(samples: pd.DataFrame, metric: str) -> pd.Series[float]:
+    """One float a row, in the metric's unit, on the index of `samples`.
+
+    NaN where there is no value: an infrastructure error, nothing measured, or (fidelity) no reasoning language asked for. A
+    reasoning language that was asked for and is missing counts 0. Raises ValueError on an unknown metric.
+    """
+    _trait(metric)
+    if metric == "accuracy":
+        values = _floats(samples["score"])
+    elif metric == "truncation":
+        values = _equals(samples["outcome"], "truncated")
+    elif metric == "reasoning_language_fidelity":
+        asked = samples["asked_reasoning_language"].astype(object)
+        given = samples["reasoning_language"].astype(object)
+        is_same = (asked == given).fillna(False).to_numpy(dtype=float)
+        values = np.where(asked.notna(), is_same, np.nan)
+    else:
+        values = _floats(samples[metric])
+    known = np.where(_equals(samples["outcome"], "error") == 1, np.nan, values)
+    return pd.Series(known, index=samples.index, name=metric)
+
+
+def cell_table(samples: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """One row a cell (arm, suite, split, language, effort), sorted by these.
+
+    Further columns: `mean` over problems of the problem's mean; `low`, `high` its 95 % interval; `n` samples with a value;
+    `clusters` problems with a value; `rows` all samples; and the share of each outcome among `rows`, named as the outcome.
+    NaN: no value at all, or fewer than two problems of a metric that is no share. The interval is Wilson's where every problem
+    has one value that is 0 or 1, else Student's t on problem means within the metric's range. Where all problem means are equal
+    it is Wilson's on the number of problems: no spread seen is not no spread.
+    """
+    return _table(samples, metric, CELL_KEYS)
+
+
+def effort_table(samples: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """As `cell_table` over all languages together: one row per arm, suite, split and effort, clustered by problem."""
+    return _table(samples, metric, EFFORT_KEYS)
+
+
+def compare(before: pd.DataFrame, after: pd.DataFrame, *, suite: str, split: str, effort: str, metric: str) -> Comparison:
+    """After minus before on the same items, of one arm each. Raises ValueError on an unknown metric.
+
+    Where the two sides did not answer the same prompts, or a side is empty, holds several arms, repeats a row or lost more than
+    0.5 % of its rows, the comparison has no numbers and says why in `invalid_because`.
+    """
+    _trait(metric)
+    sides = [_select(frame, suite, split, effort) for frame in (before, after)]
+    unmeasured = Comparison(
+        arm=_arm_name(after, sides[1]),
+        against=_arm_name(before, sides[0]),
+        suite=suite,
+        split=split,
+        effort=effort,
+        metric=metric,
+        before=None,
+        before_ci=None,
+        after=None,
+        after_ci=None,
+        delta=None,
+        ci=None,
+        se=None,
+        clusters=0,
+        rows=0,
+        languages=(),
+        samples_per_item=0,
+    )
+    try:
+        return _measured(unmeasured, _pair(sides[0], sides[1], f"{suite}@{split} at {effort} effort"))
+    except _Refused as refusal:
+        return replace(unmeasured, invalid_because=(str(refusal),))
+
+
+def paired_estimate(before: Array, after: Array, *, is_share: bool) -> PairedEstimate:
+    """Estimate from problem means, shape (G,), the same problem at the same place. Raises ValueError on no values or NaN.
+
+    A difference of shares that is the same for every problem gets the interval of what G problems could have missed,
+    `stats.unseen_share`, in place of one without width.
+    """
+    return PairedEstimate(
+        _within_range(stats.mean_interval(before), is_share),
+        _within_range(stats.mean_interval(after), is_share),
+        _with_width(stats.mean_interval(after - before), is_share),
+    )
+
+
+# Tables -------------------------------------------------------------------------------------------------------------------------
+
+
+def _table(samples: pd.DataFrame, metric: str, keys: list[str]) -> pd.DataFrame:
+    columns = [*keys, "mean", "low", "high", "n", "clusters", "rows", *OUTCOMES]
+    if samples.empty:
+        return pd.DataFrame(columns=columns)
+    values = metric_values(samples, metric)
+    frame = samples[[*keys, "item_id", "outcome"]].assign(value=values, is_binary=values.isna() | values.isin([0.0, 1.0]))
+    by_item = frame.groupby([*keys, "item_id"], observed=True)["value"].agg(["mean", "count"]).reset_index()
+    cells = frame.groupby(keys, observed=True).agg(rows=("value", "size"), n=("value", "count"), is_binary=("is_binary", "all"))
+    cells = cells.join(by_item.groupby(keys, observed=True)["mean"].agg(mean="mean", sd="std", clusters="count"))
+    is_share = _trait(metric).is_share
+    is_single = is_share & cells["is_binary"] & (cells["n"] == cells["clusters"])
+    numbers = zip(cells["mean"], cells["sd"], cells["clusters"], is_single, strict=True)
+    intervals = [_cell_interval(mean, sd, clusters, is_share, single) for mean, sd, clusters, single in numbers]
+    cells["low"], cells["high"] = [interval.low for interval in intervals], [interval.high for interval in intervals]
+    outcomes = frame.groupby([*keys, "outcome"], observed=True).size().unstack("outcome").reindex(columns=list(OUTCOMES))
+    shares = outcomes.fillna(0).div(cells["rows"], axis=0)
+    return cells.join(shares).reset_index()[columns]
+
+
+def _cell_interval(mean: float, sd: float, clusters: int, is_share: bool, is_single: bool) -> Interval:
+    if clusters == 0:
+        return Interval(math.nan, math.nan)
+    if is_single:
+        return stats.wilson(round(mean * clusters), clusters)
+    se = sd / math.sqrt(clusters)
+    half = stats.t_quantile(clusters - 1) * se if clusters > 1 else math.nan
+    return _within_range(MeanEstimate(mean, se, Interval(mean - half, mean + half), clusters), is_share).interval
+
+
+def _within_range(estimate: MeanEstimate, is_share: bool) -> MeanEstimate:
+    """For a share: its interval cut to [0, 1], and Wilson's on the number of problems where the t interval has no width."""
+    if not is_share:
+        return estimate
+    if estimate.se > ROUNDING:
+        low, high = estimate.interval
+        return estimate._replace(interval=Interval(max(low, 0.0), min(high, 1.0)))
+    successes = estimate.mean * estimate.clusters
+    low = stats.wilson(math.floor(successes + 1e-9), estimate.clusters).low
+    high = stats.wilson(math.ceil(successes - 1e-9), estimate.clusters).high
+    return estimate._replace(interval=Interval(low, high))
+
+
+def _with_width(estimate: MeanEstimate, is_share: bool) -> MeanEstimate:
+    """For a difference of shares: cut to [-1, 1], and as wide as unseen problems allow where all problems agree."""
+    if not is_share or math.isnan(estimate.se):
+        return estimate
+    low, high = estimate.interval
+    if estimate.se <= ROUNDING:
+        unseen = stats.unseen_share(estimate.clusters)
+        low, high = low - unseen, high + unseen
+    return estimate._replace(interval=Interval(max(low, -1.0), min(high, 1.0)))
+
+
+# Pairing ------------------------------------------------------------------------------------------------------------------------
+
+
+def _select(samples: pd.DataFrame, suite: str, split: str, effort: str) -> pd.DataFrame:
+    light = samples.drop(columns="completion", errors="ignore")  # long texts, copied for nothing
+    return light[(light["suite"] == suite) & (light["split"] == split) & (light["effort"] == effort)]
+
+
+def _arm_name(whole: pd.DataFrame, selected: pd.DataFrame) -> str:
+    """The arms a side holds, joined; empty where it has no rows at all."""
+    return ", ".join(sorted(map(str, (selected if len(selected) else whole)["arm"].unique())))
+
+
+def _pair(before: pd.DataFrame, after: pd.DataFrame, where: str) -> _Pairs:
+    """Both sides sorted by problem, language and sample. Raises _Refused unless they hold the same prompts, each once."""
+    for side, frame in (("before", before), ("after", after)):
+        _refuse_other_than_one_arm(frame, side, where)
+    keys = pd.concat([before[ROW_KEYS], after[ROW_KEYS]], ignore_index=True)
+    rows, items, pairs = _codes(keys)
+    split = len(before)
+    _refuse_other_rows(rows[:split], rows[split:], keys)
+    samples = np.unique(np.unique(pairs[:split], return_counts=True)[1])
+    if len(samples) > 1:
+        raise _Refused(f"items have between {samples[0]} and {samples[-1]} samples; expected the same number each")
+    order_before, order_after = np.argsort(rows[:split]), np.argsort(rows[split:])
+    paired = _Pairs(before.iloc[order_before], after.iloc[order_after], items[:split][order_before], int(samples[0]))
+    for column in ("prompt_hash", "target", "asked_reasoning_language"):
+        _refuse_other_values(paired, column)
+    return paired
+
+
+def _refuse_other_than_one_arm(frame: pd.DataFrame, side: str, where: str) -> None:
+    if frame.empty:
+        raise _Refused(f"{side} has no samples of {where}")
+    if frame["arm"].nunique() != 1:
+        raise _Refused(f"{side} holds {frame['arm'].nunique()} arms ({_arm_name(frame, frame)}); expected one")
+    unknown = ~frame["outcome"].isin(OUTCOMES).to_numpy(dtype=bool)
+    if unknown.any():
+        raise _Refused(f"{side} has {_count(unknown)} with an unknown outcome; expected one of {', '.join(OUTCOMES)}")
+
+
+def _refuse_other_rows(before: NDArray[np.intp], after: NDArray[np.intp], keys: pd.DataFrame) -> None:
+    """Raise _Refused unless both sides hold the same row codes, each once; `keys` names the codes, before first."""
+    for side, codes in (("before", before), ("after", after)):
+        repeated = len(codes) - len(np.unique(codes))
+        if repeated:
+            raise _Refused(f"{side} holds {repeated} rows twice: the same item, language and sample index")
+    lost, extra = np.setdiff1d(before, after), np.setdiff1d(after, before)
+    if len(lost) or len(extra):
+        first = np.flatnonzero(np.concatenate([before, after]) == np.concatenate([lost, extra])[0])[0]
+        item, language, index = keys.iloc[int(first)]
+        example = f"item {item}, language {language}, sample {index}"
+        raise _Refused(f"the items differ: {len(lost)} rows only before, {len(extra)} only after (first: {example})")
+
+
+def _codes(keys: pd.DataFrame) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Codes of each row, of its problem and of its problem x language; sorted, so that the order of rows does not matter."""
+    items, languages, samples = (pd.factorize(keys[column].astype(str), sort=True)[0] for column in ROW_KEYS)
+    pairs = items * (languages.max() + 1) + languages
+    return pairs * (samples.max() + 1) + samples, items, pairs
+
+
+def _refuse_other_values(pairs: _Pairs, column: str) -> None:
+    """Raise _Refused if a column that must be equal in both arms is not."""
+    before, after = (
+        side[column].astype(object).where(side[column].notna(), "").to_numpy() for side in (pairs.before, pairs.after)
+    )
+    other = before != after
+    if other.any():
+        item = pairs.before["item_id"].iloc[int(np.argmax(other))]
+        raise _Refused(f"{column} differs in {_count(other)} (first: item {item}); compare the same suite revision")
+
+
+# Measuring ----------------------------------------------------------------------------------------------------------------------
+
+
+def _measured(unmeasured: Comparison, pairs: _Pairs) -> Comparison:
+    """The comparison with its numbers. Raises _Refused where too many values are missing."""
+    metric = unmeasured.metric
+    before, after = (_checked_values(side, metric, name) for side, name in ((pairs.before, "before"), (pairs.after, "after")))
+    kept = np.isfinite(before) & np.isfinite(after)
+    items = pairs.items[kept]
+    is_share = _trait(metric).is_share
+    if len(np.unique(items)) < 2:
+        raise _Refused(f"{len(np.unique(items))} problems have a value of {metric}; an interval needs at least two")
+    estimate = paired_estimate(_item_means(before[kept], items), _item_means(after[kept], items), is_share=is_share)
+    languages = pairs.before["language"].to_numpy(dtype=object)[kept]
+    rows = len(pd.DataFrame({"item": items, "language": languages}).drop_duplicates())
+    worst, best = _bounds(pairs) if metric == "accuracy" else (None, None)
+    gained, lost = (
+        _discordant(before[kept], after[kept]) if metric == "accuracy" and pairs.samples_per_item == 1 else (None, None)
+    )
+    return replace(
+        unmeasured,
+        before=estimate.before.mean,
+        before_ci=_limits(estimate.before),
+        after=estimate.after.mean,
+        after_ci=_limits(estimate.after),
+        delta=estimate.difference.mean,
+        ci=_limits(estimate.difference),
+        se=estimate.difference.se,
+        clusters=estimate.difference.clusters,
+        rows=rows,
+        languages=tuple(sorted(set(map(str, languages)))),
+        samples_per_item=pairs.samples_per_item,
+        worst=worst.mean if worst else None,
+        best=best.mean if best else None,
+        worst_ci=_limits(worst) if worst else None,
+        best_ci=_limits(best) if best else None,
+        gained=gained,
+        lost=lost,
+        excluded=_missing(pairs, metric, kept),
+    )
+
+
+def _checked_values(side: pd.DataFrame, metric: str, name: str) -> Array:
+    """Values of one side. Raises _Refused if they cannot be: too many missing, or outside the metric's range."""
+    values = metric_values(side, metric).to_numpy()
+    errors = _equals(side["outcome"], "error") == 1
+    if errors.mean() > MAX_ERROR_SHARE:
+        raise _Refused(f"{name} lost {_count(errors)} to infrastructure errors; at most {MAX_ERROR_SHARE:.1%} may be")
+    unknown = np.isnan(values) & ~errors
+    if metric == "accuracy" and unknown.any():
+        raise _Refused(f"{name} has {_count(unknown)} without a score though the outcome is not `error`")
+    if metric == "reasoning_language_fidelity":
+        asked = side["asked_reasoning_language"].notna().to_numpy()
+        if not asked.any():
+            raise _Refused("no reasoning language was asked for")
+        unknown &= asked
+    if unknown.mean() > MAX_ERROR_SHARE:
+        raise _Refused(f"{name} has {_count(unknown)} without a value of {metric}; at most {MAX_ERROR_SHARE:.1%} may be")
+    highest = 1.0 if _trait(metric).is_share else np.finfo(float).max
+    outside = ~np.isnan(values) & ~((values >= 0) & (values <= highest))
+    if outside.any():
+        raise _Refused(f"{name} has {_count(outside)} whose {metric} is outside its range (first: {values[outside][0]:g})")
+    return np.asarray(values, dtype=float)
+
+
+def _missing(pairs: _Pairs, metric: str, kept: NDArray[np.bool_]) -> int:
+    """Row pairs left out for want of a value; those where fidelity was not asked for are not missing."""
+    wanted = pairs.before["asked_reasoning_language"].notna().to_numpy() if metric == "reasoning_language_fidelity" else True
+    return int((~kept & wanted).sum())
+
+
+def _bounds(pairs: _Pairs) -> tuple[MeanEstimate, MeanEstimate]:
+    """Difference in accuracy if all unscored answers were wrong after and right before, and the reverse."""
+    low_before, high_before = (_item_means(_filled(pairs.before, value), pairs.items) for value in (0.0, 1.0))
+    low_after, high_after = (_item_means(_filled(pairs.after, value), pairs.items) for value in (0.0, 1.0))
+    worst, best = stats.mean_interval(low_after - high_before), stats.mean_interval(high_after - low_before)
+    return _with_width(worst, is_share=True), _with_width(best, is_share=True)
+
+
+def _filled(side: pd.DataFrame, value: float) -> Array:
+    """Scores of one side with `value` for every answer whose score is not known."""
+    return np.where(side["outcome"].isin(UNSCORED).to_numpy(dtype=bool), value, _floats(side["score"]))
+
+
+def _discordant(before: Array, after: Array) -> tuple[int, int] | tuple[None, None]:
+    """Pairs gained and lost; None where scores are not all 0 or 1."""
+    if not np.isin(np.concatenate([before, after]), (0.0, 1.0)).all():
+        return None, None
+    return int((after > before).sum()), int((after < before).sum())
+
+
+def _item_means(values: Array, items: NDArray[np.intp]) -> Array:
+    """Mean of each problem's rows, shape (G,), in the order of the problems' codes."""
+    counts = np.bincount(items)
+    present = counts > 0
+    return np.asarray(np.bincount(items, weights=values)[present] / counts[present])
+
+
+def _limits(estimate: MeanEstimate) -> tuple[float, float]:
+    return estimate.interval.low, estimate.interval.high
+
+
+def _trait(metric: str) -> Trait:
+    if metric not in TRAITS:
+        raise ValueError(f"unknown metric {metric!r}; expected one of {', '.join(TRAITS)}")
+    return TRAITS[metric]
+
+
+def _floats(column: pd.Series) -> Array:
+    return np.asarray(column.to_numpy(dtype=float, na_value=np.nan))
+
+
+def _equals(column: pd.Series, value: str) -> Array:
+    """1.0 where equal, else 0.0, also where missing."""
+    return np.asarray((column == value).fillna(False).to_numpy(dtype=float))
+
+
+def _count(mask: NDArray[np.bool_]) -> str:
+    return f"{int(mask.sum())} of {len(mask)} rows"

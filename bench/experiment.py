@@ -1,0 +1,311 @@
+"""What the user asks: one YAML file is one experiment.
+
+`load_experiment` turns a shipped name or a path, plus `--set` overrides, into a validated `Experiment`. Unknown keys are errors, and
+the resolved experiment is stored with every run. Defaults of the fine-tuning block are the published quick start for gpt-oss-20b.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+
+from bench.errors import ExperimentError
+
+EFFORTS = ("low", "medium", "high")
+METRICS = ("accuracy", "reasoning_language_fidelity", "truncation", "output_tokens", "reasoning_tokens", "latency_s", "ttft_s")
+SHIPPED = Path(__file__).parent / "experiments"
+
+Effort = Literal["low", "medium", "high"]
+Metric = Literal[
+    "accuracy", "reasoning_language_fidelity", "truncation", "output_tokens", "reasoning_tokens", "latency_s", "ttft_s"
+]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Strict(BaseModel):
+    """A block of the experiment file: unknown keys are errors, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Model(Strict):
+    """The model under test."""
+
+    id: str = Field(min_length=1)
+    """A hub id, a folder, or `embedded` for the model shipped with the package."""
+    revision: str | None = None
+    """Commit of the hub repository; None takes the one already in the local cache."""
+    load_in_4bit: bool = True
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+
+
+class Dataset(Strict):
+    """Rows to fine-tune on, in the schema of HuggingFaceH4/Multilingual-Thinking."""
+
+    id: str = Field(min_length=1)
+    """A hub id, a folder or .jsonl/.parquet file, or `SUITE/train` for a suite's own training split."""
+    revision: str | None = None
+    languages: list[str] | None = None
+    """Keep rows with these values of `reasoning_language`; None keeps all."""
+
+
+class Finetune(Strict):
+    """How arms are trained: the grid is ranks x steps x seeds, all else is shared."""
+
+    method: Literal["unsloth", "trl"] = "unsloth"
+    dataset: Dataset
+    ranks: list[Annotated[int, Field(ge=1, le=1024)]] = Field(default=[8], min_length=1)
+    steps: list[Count] = Field(default=[30], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(default=[3407], min_length=1)
+    targets: Literal["attention", "attention+experts"] = "attention+experts"
+    train_on: list[Literal["analysis", "final"]] = Field(default=["analysis", "final"], min_length=1)
+    """Channels whose tokens carry loss."""
+    effort: Literal["low", "medium", "high", "mixed"] = "medium"
+    """Effort named in the training prompt; `mixed` cycles through all three."""
+    alpha: Annotated[float, Field(gt=0)] | Annotated[str, StringConstraints(pattern=r"^([0-9]+(\.[0-9]+)?r|rslora)$")] = 16
+    """LoRA alpha: a number, `2r` for twice the rank, or `rslora`."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-4
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    warmup_steps: Annotated[int, Field(ge=0)] = 5
+    batch_size: Count = 1
+    gradient_accumulation: Count = 4
+    optimizer: Literal["adamw_8bit", "adamw_torch"] = "adamw_8bit"
+    """On a machine without a GPU Unsloth turns adamw_8bit into adamw_torch_fused; the record says what ran."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    max_length: Count = 1024
+    """Tokens of one training row; longer rows are cut, and rows cut before their answer are dropped and counted."""
+    gradient_checkpointing: bool = True
+    held_out_rows: Annotated[int, Field(ge=0)] = 32
+    """Rows kept from training to measure held-out loss on."""
+
+    @field_validator("ranks", "steps", "seeds", "train_on")
+    @classmethod
+    def _distinct(cls, values: list[Any]) -> list[Any]:
+        if len(set(values)) != len(values):
+            raise ValueError(f"values must differ, found {values}")
+        return values
+
+    @property
+    def schedule_needs_last_step(self) -> bool:
+        """Whether the learning rate at a step depends on how many steps there will be."""
+        return self.schedule != "constant_with_warmup"
+
+    def lora_alpha(self, rank: int) -> float:
+        """Alpha of an arm; under `rslora` the scale is alpha / sqrt(rank) and alpha stays 16."""
+        if self.alpha == "rslora":
+            return 16.0
+        if isinstance(self.alpha, str):
+            return float(self.alpha[:-1]) * rank
+        return float(self.alpha)
+
+
+class Adapter(Strict):
+    """A finished adapter to evaluate without training."""
+
+    name: Name
+    path: Path
+
+
+class Evaluate(Strict):
+    """What every arm is asked, and how it decodes."""
+
+    suites: list[str] = Field(min_length=1)
+    languages: Literal["all"] | list[str] = "all"
+    efforts: list[Effort] = Field(default=["low", "medium", "high"], min_length=1)
+    max_new_tokens: dict[Effort, Count]
+    temperature: Annotated[float, Field(ge=0, le=10)] = 0.0
+    samples_per_item: Annotated[int, Field(ge=1, le=1024)] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1234
+    slots: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Rows generated side by side."""
+    data: dict[str, Path] = Field(default_factory=dict)
+    """Local folder of a suite's data, by suite name; overrides EFFORTBENCH_DATA/<suite>."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Evaluate:
+        missing = [effort for effort in self.efforts if effort not in self.max_new_tokens]
+        if missing:
+            raise ValueError(f"max_new_tokens has no limit for effort {', '.join(missing)}")
+        if self.samples_per_item > 1 and self.temperature == 0:
+            raise ValueError("samples_per_item > 1 needs temperature > 0: greedy samples of one item are all the same")
+        return self
+
+
+class SubjectTo(Strict):
+    """What the chosen arm may not do on the selection data."""
+
+    accuracy_drop: Share | None = None
+    """Largest allowed loss of accuracy against base, at the selection's effort."""
+
+
+class Select(Strict):
+    """Which arm is taken to the gate: the best `metric` among those within `subject_to`; ties go to the cheaper arm."""
+
+    suite: str
+    split: str
+    effort: Effort
+    metric: Metric = "accuracy"
+    subject_to: SubjectTo = SubjectTo()
+
+
+class Confirm(Strict):
+    """The data that judge the chosen arm; they must not be the selection's."""
+
+    suite: str
+    split: str
+
+
+class Gate(Strict):
+    """One pass/fail question asked of a comparison."""
+
+    name: Name
+    metric: Metric
+    effort: Effort
+    type: Literal["non_inferiority", "superiority"] = "non_inferiority"
+    against: Literal["base", "baseline"] = "base"
+    """`base`: the chosen arm against the untouched model. `baseline`: it against the committed record of an earlier release."""
+    margin: Annotated[float, Field(ge=0)]
+    """In the metric's own unit. Non-inferiority: a loss this large must be ruled out. Superiority: a gain this large must be shown."""
+    min_clusters: Annotated[int, Field(ge=2)] = 100
+    """Fewest problems an interval is trusted with."""
+
+    @model_validator(mode="after")
+    def _has_margin(self) -> Gate:
+        if self.type == "non_inferiority" and self.margin == 0:
+            raise ValueError("a non_inferiority gate needs margin > 0: no sample can rule out a loss of zero")
+        return self
+
+
+class Arm(Strict):
+    """One model to evaluate: the base, a trained adapter, or a finished one."""
+
+    name: str
+    kind: Literal["base", "trained", "finished"]
+    rank: int | None = None
+    steps: int | None = None
+    seed: int | None = None
+    adapter: Path | None = None
+    """Folder of a finished adapter; a trained arm's is in its run folder."""
+
+
+class Experiment(Strict):
+    """The whole file."""
+
+    name: Name
+    model: Model
+    finetune: Finetune | None = None
+    adapters: list[Adapter] = []
+    evaluate: Evaluate
+    select: Select | None = None
+    confirm: Confirm | None = None
+    gates: list[Gate] = []
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Experiment:
+        names = [arm.name for arm in self.arms()]
+        if len(set(names)) != len(names):
+            raise ValueError(f"arm names must differ, found {', '.join(names)}")
+        if self.gates and self.confirm is None:
+            raise ValueError("gates need a `confirm` block: the suite and split they are judged on")
+        if self.gates and len(names) < 2:
+            raise ValueError("gates need an arm to judge: add a `finetune` block or `adapters`")
+        if self.gates and self.select is None and len(names) > 2:
+            raise ValueError(f"{len(names) - 1} arms and no `select` block: say how the gated arm is chosen")
+        if self.select and self.confirm and (self.select.suite, self.select.split) == (self.confirm.suite, self.confirm.split):
+            raise ValueError("select and confirm name the same problems: an arm must not be judged on the data that chose it")
+        for block in (self.select, self.confirm):
+            if block and block.suite not in self.evaluate.suites:
+                raise ValueError(f"suite {block.suite!r} is not among evaluate.suites ({', '.join(self.evaluate.suites)})")
+        asked = [self.select.effort] if self.select else []
+        for effort in asked + [gate.effort for gate in self.gates]:
+            if effort not in self.evaluate.efforts:
+                raise ValueError(f"effort {effort!r} is not among evaluate.efforts ({', '.join(self.evaluate.efforts)})")
+        return self
+
+    def arms(self) -> list[Arm]:
+        """Base first, then the grid by rank, steps and seed, then finished adapters."""
+        arms = [Arm(name="base", kind="base")]
+        if self.finetune:
+            grid = itertools.product(self.finetune.ranks, self.finetune.steps, self.finetune.seeds)
+            for rank, steps, seed in grid:
+                suffix = f"-seed{seed}" if len(self.finetune.seeds) > 1 else ""
+                arms.append(Arm(name=f"r{rank}-s{steps}{suffix}", kind="trained", rank=rank, steps=steps, seed=seed))
+        arms += [Arm(name=adapter.name, kind="finished", adapter=adapter.path) for adapter in self.adapters]
+        return arms
+
+
+def shipped_experiments() -> list[str]:
+    """Names of the experiments that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def load_experiment(name_or_path: str, overrides: Iterable[str] = ()) -> Experiment:
+    """Read a shipped experiment or a YAML file and apply `a.b=value` overrides. Raises ExperimentError."""
+    path = SHIPPED / f"{name_or_path}.yaml" if name_or_path in shipped_experiments() else Path(name_or_path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExperimentError(
+            f"no experiment {name_or_path!r}: expected one of {', '.join(shipped_experiments())} or the path of a YAML file ({error})"
+        ) from error
+    data = parse_yaml(text, str(path))
+    for override in overrides:
+        _apply(data, override)
+    return parse_experiment(data, str(path))
+
+
+def parse_yaml(text: str, source: str) -> dict[str, Any]:
+    """A YAML mapping without anchors or aliases (an experiment needs none, and nested ones can exhaust memory)."""
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise ExperimentError(f"{source}: YAML aliases (*name) are not accepted; write the value out")
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ExperimentError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise ExperimentError(f"{source}: expected a mapping with name, model, evaluate, ...; found {type(data).__name__}")
+    return data
+
+
+def parse_experiment(data: dict[str, Any], source: str) -> Experiment:
+    """Validate a mapping. Raises ExperimentError naming every key that is wrong, on one line."""
+    try:
+        return Experiment.model_validate(data)
+    except ValidationError as error:
+        problems = [_describe(dict(problem)) for problem in error.errors()]
+        raise ExperimentError(f"{source}: {'; '.join(problems)}") from error
+
+
+def _describe(problem: dict[str, Any]) -> str:
+    where = ".".join(str(part) for part in problem["loc"] if not _is_union_branch(part)) or "experiment"
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown key"
+    message = re.sub(r"^Value error, ", "", problem["msg"])
+    found = "" if problem["type"] in ("missing", "value_error") else f" (found {str(problem['input'])[:80]!r})"
+    return f"{where}: {message}{found}"
+
+
+def _is_union_branch(part: object) -> bool:
+    return isinstance(part, str) and ("[" in part or part in ("float", "str"))
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    """Set one dotted key in place; the value is read as YAML, so `[8, 16]` is a list and `null` is None."""
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise ExperimentError(f"--set {override!r}: expected key=value, as in --set finetune.steps=[5]")
+    *parents, last = key.split(".")
+    block = data
+    for parent in parents:
+        block = block.setdefault(parent, {})
+        if not isinstance(block, dict):
+            raise ExperimentError(f"--set {override!r}: {parent!r} is not a block")
+    block[last] = parse_yaml(f"value: {value}", f"--set {key}")["value"]

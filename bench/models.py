@@ -1,0 +1,164 @@
+"""Model id -> folder, fingerprint, tokenizer and a loaded model whose every weight really came from the checkpoint.
+
+Nothing remote is trusted: safetensors only, no remote code. A load that would leave weights randomly initialised is refused, whatever
+transformers thinks of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from bench.errors import ModelError
+from bench.experiment import Model
+
+EMBEDDED = Path(__file__).parent / "embedded" / "model"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+_CHUNK_BYTES = 1 << 20
+
+
+def find_model(model: Model) -> Path:
+    """The folder with config.json and weights: shipped, local, or a hub snapshot. Raises ModelError."""
+    if model.id == "embedded":
+        return EMBEDDED
+    folder = Path(model.id).expanduser()
+    if not folder.is_dir() and model.id.count("/") == 1 and not model.id.startswith((".", "/", "~")):
+        folder = _download(model)
+    if not folder.is_dir():
+        raise ModelError(f"no model {model.id!r}: expected `embedded`, a folder, or a hub id such as unsloth/gpt-oss-20b")
+    config = _read_json(folder / "config.json")
+    if not list(folder.glob("*.safetensors")):
+        raise ModelError(f"{folder}: no *.safetensors file; other weight formats can run code when loaded and are refused")
+    if config.get("auto_map"):
+        raise ModelError(f"{folder}: config.json asks for remote code (auto_map); only architectures of transformers are run")
+    return folder
+
+
+def _download(model: Model) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+    try:
+        return Path(snapshot_download(model.id, revision=model.revision, allow_patterns=wanted))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
+        raise ModelError(
+            f"model {model.id!r} is no folder and could not be had from the hub ({type(error).__name__}): "
+            "give a local folder, or a hub id that can be reached or is in the local cache"
+        ) from error
+
+
+def check_adapter(folder: Path) -> Path:
+    """The folder of a PEFT adapter in safetensors. Raises ModelError."""
+    for name in ADAPTER_FILES:
+        if not (folder / name).is_file():
+            raise ModelError(f"adapter {folder}: no {name}; expected a folder written by PEFT's save_pretrained")
+    return folder
+
+
+def fingerprint(folder: Path) -> str:
+    """Hash of the weights and the files that shape them or the prompt, 16 hex digits."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".safetensors", ".jinja") or path.name in (
+            "config.json", "tokenizer.json", "tokenizer_config.json", "adapter_config.json",
+        ):  # fmt: skip
+            digest.update(f"{path.name}\0".encode())
+            with path.open("rb") as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+    return digest.hexdigest()[:16]
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The model's tokenizer. Raises ModelError where there is none that transformers can read."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder}: no readable tokenizer: {' '.join(str(error).split())[:200]}") from error
+
+
+def load_for_evaluation(folder: Path, model: Model, adapter: Path | None) -> Any:
+    """The model in eval mode, with an adapter merged into it. Raises ModelError.
+
+    On CUDA with load_in_4bit Unsloth loads it and the adapter stays unmerged (merging would round the 4-bit weights again);
+    everywhere else transformers loads it in `model.dtype`.
+    """
+    import torch
+
+    if model.load_in_4bit and torch.cuda.is_available():
+        return _load_four_bit(folder, model, adapter)
+    if model.load_in_4bit:
+        raise ModelError("load_in_4bit needs a CUDA GPU, found none: set model.load_in_4bit=false, with dtype float32 on a CPU")
+    loaded = load_checked(folder, model.dtype)
+    if adapter is not None:
+        from peft import PeftModel
+
+        loaded = PeftModel.from_pretrained(loaded, check_adapter(adapter)).merge_and_unload()
+    return loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def load_checked(folder: Path, dtype: str) -> Any:
+    """transformers' causal model of the folder on the CPU, every weight from the checkpoint."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        loaded, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder} could not be loaded: {' '.join(str(error).split())[:300]}") from error
+    refuse_random_weights(folder, report)
+    return loaded
+
+
+def refuse_random_weights(folder: Path, report: Any) -> None:
+    """Raise ModelError where a loading report shows weights that the checkpoint did not fill."""
+    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        keys = sorted(map(str, _report_keys(report, kind)))
+        if keys:
+            raise ModelError(
+                f"{folder}: {len(keys)} {kind.replace('_', ' ')} on loading ({', '.join(keys[:3])}, ...): the model would run "
+                "with randomly initialised weights. Is the checkpoint's layout one that this device can load?"
+            )
+
+
+def _report_keys(report: Any, kind: str) -> Any:
+    return report.get(kind, ()) if isinstance(report, dict) else getattr(report, kind, ())
+
+
+def _load_four_bit(folder: Path, model: Model, adapter: Path | None) -> Any:
+    # unsloth patches transformers on import, so it must come first in this process
+    from unsloth import FastLanguageModel
+
+    loaded, _ = FastLanguageModel.from_pretrained(
+        model_name=str(folder), max_seq_length=4096, dtype=None, load_in_4bit=True, local_files_only=True
+    )
+    if adapter is not None:
+        from peft import PeftModel
+
+        loaded = PeftModel.from_pretrained(loaded, check_adapter(adapter))
+    FastLanguageModel.for_inference(loaded)
+    return loaded.eval()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{path.parent}: no {path.name}; expected the folder of a transformers model") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} is not readable JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise ModelError(f"{path}: expected a JSON object")
+    return data

@@ -1,0 +1,345 @@
+"""What was seen: frozen values that all data flows through, from the engine to the report.
+
+A `Sample` is one answer. A `CellId` names the samples of one arm x suite x split x language x effort. A `Comparison` is two arms (or a
+run and its baseline) on the same items; a `Verdict` is what a gate says of it. None means unknown or not applicable, never zero.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+
+from bench.experiment import Experiment
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Outcome = Literal["correct", "wrong", "no_answer", "truncated", "malformed", "error"]
+OUTCOMES: tuple[Outcome, ...] = ("correct", "wrong", "no_answer", "truncated", "malformed", "error")
+StopReason = Literal["stop", "length", "error"]
+VerdictName = Literal["pass", "fail", "inconclusive", "invalid"]
+
+SCHEMA = 1
+EXIT_CODES: dict[VerdictName, int] = {"pass": 0, "fail": 1, "inconclusive": 3, "invalid": 4}
+SEVERITY: tuple[VerdictName, ...] = ("pass", "inconclusive", "fail", "invalid")
+"""From best to worst; the worst gate of a run is the run's verdict."""
+
+
+class CellId(NamedTuple):
+    """Names one cell; sorts by arm, suite, split, language, effort."""
+
+    arm: str
+    suite: str
+    split: str
+    language: str
+    effort: str
+
+
+class Record:
+    """Frozen dataclass <-> one JSON object with exactly its field names."""
+
+    def to_json(self) -> str:
+        """One line, keys in field order."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Raises TypeError on unknown or missing fields."""
+        return cls(**data)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample(Record):
+    """One answer of one arm to one item."""
+
+    arm: str
+    suite: str
+    split: str
+    language: str
+    effort: str
+    item_id: str
+    """Shared by an item's translations: the cluster of every interval."""
+    sample_index: int
+    """0 .. samples_per_item - 1."""
+    seed: int | None
+    """Seed of this row's own generator; None under greedy decoding."""
+    outcome: Outcome
+    score: float | None
+    """0 to 1; None only where outcome is `error`."""
+    answer: str | None
+    """What the scorer read in the final channel; None where it found nothing."""
+    target: str
+    prompt_tokens: int
+    reasoning_tokens: int | None
+    """Content tokens of the analysis channel, without Harmony's own tokens. None where nothing was generated."""
+    final_tokens: int | None
+    """Content tokens of the final channel."""
+    output_tokens: int | None
+    """All generated tokens, Harmony's own and the stop token included."""
+    stop_reason: StopReason
+    latency_s: float | None
+    """Seconds from entering the engine to the last token, other rows running beside it (throughput mode)."""
+    ttft_s: float | None
+    """Seconds from entering the engine to the first token."""
+    asked_reasoning_language: str | None
+    """Language code asked for in the prompt; None where nothing was asked."""
+    reasoning_language: str | None
+    """Language code of the analysis text; None where there is none or it cannot be told."""
+    prompt_hash: str
+    """Key into prompts.jsonl."""
+    completion: str
+    """Raw text with its special tokens."""
+    error: str | None
+    """Cause, where outcome is `error`."""
+
+    @property
+    def cell(self) -> CellId:
+        """The cell this sample belongs to."""
+        return CellId(self.arm, self.suite, self.split, self.language, self.effort)
+
+
+@dataclass(frozen=True, slots=True)
+class LossPoint(Record):
+    """Training loss logged at one optimizer step."""
+
+    step: int
+    loss: float
+    learning_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Training(Record):
+    """How one arm was trained; stands in training/<arm>.json."""
+
+    arm: str
+    status: Literal["trained", "failed"]
+    reason: str | None
+    """Why it failed."""
+    rank: int
+    steps: int
+    seed: int
+    alpha: float
+    method: str
+    trainable_parameters: int | None
+    trainable_by_kind: dict[str, int] = field(default_factory=dict)
+    """Trainable parameters in `attention` and `experts`."""
+    rows_kept: int | None = None
+    rows_dropped: int | None = None
+    supervised_tokens: dict[str, int] = field(default_factory=dict)
+    """Tokens that carried loss, over all kept rows, by channel."""
+    losses: list[dict[str, float]] = field(default_factory=list)
+    """LossPoint objects in step order."""
+    held_out_loss: float | None = None
+    """Mean loss over the held-out rows after the last step."""
+    wall_s: float | None = None
+    """Seconds of training up to this arm's last step, without loading."""
+    peak_vram_bytes: int | None = None
+    """Peak allocated on the device; None on a CPU."""
+    peak_reserved_bytes: int | None = None
+    peak_rss_bytes: int | None = None
+    """Peak resident memory of the training process."""
+    adapter_bytes: int | None = None
+    adapter_sha256: str | None = None
+    optimizer: str | None = None
+    """The optimizer that really ran."""
+    key: str = ""
+    """Hash of all that decides the adapter; the record is reused on resume only under the same key."""
+    shared_run: str | None = None
+    """Name of the longest arm of the same training run, where one run served several step counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellRecord(Record):
+    """What run.json says of a cell before its first sample is written."""
+
+    arm: str
+    suite: str
+    split: str
+    language: str
+    effort: str
+    key: str
+    """Hash of all that can change a score."""
+    samples: int
+    """How many it will hold."""
+    file: str
+    """Path inside the run folder."""
+
+    @property
+    def id(self) -> CellId:
+        """The cell it describes."""
+        return CellId(self.arm, self.suite, self.split, self.language, self.effort)
+
+
+@dataclass(frozen=True, slots=True)
+class Phase(Record):
+    """Time and memory of one evaluation pass of one arm over one split, all languages and efforts together."""
+
+    arm: str
+    suite: str
+    split: str
+    wall_s: float
+    model_s: float | None
+    """Seconds inside model calls."""
+    output_tokens: int
+    peak_vram_bytes: int | None
+    peak_reserved_bytes: int | None
+    peak_rss_bytes: int | None
+    engine: str
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison(Record):
+    """Two sets of samples on the same items, in one metric, at one effort. Intervals are 95 % two-sided, clustered by item.
+
+    `delta` is after minus before in the metric's unit; whether more is better is the gate's business.
+    """
+
+    arm: str
+    against: str
+    suite: str
+    split: str
+    effort: str
+    metric: str
+    before: float | None
+    """Mean over items of the item's mean over languages and samples."""
+    before_ci: tuple[float, float] | None
+    after: float | None
+    after_ci: tuple[float, float] | None
+    delta: float | None
+    ci: tuple[float, float] | None
+    se: float | None
+    clusters: int
+    """Distinct item_ids."""
+    rows: int
+    """Pairs of samples' means: items x languages."""
+    languages: tuple[str, ...]
+    samples_per_item: int
+    worst: float | None = None
+    """Delta if every unscored answer (truncated, malformed, no_answer) of `after` were wrong and of `before` right; accuracy only."""
+    best: float | None = None
+    gained: int | None = None
+    """Pairs wrong before and right after; accuracy with one sample an item only."""
+    lost: int | None = None
+    invalid_because: tuple[str, ...] = ()
+    """Why no comparison was made; empty where one was."""
+    worst_ci: tuple[float, float] | None = None
+    """Interval of `worst`."""
+    best_ci: tuple[float, float] | None = None
+    excluded: int = 0
+    """Pairs of samples left out because one side has no value (an infrastructure error); at most 0.5 % of a side. `worst` and `best`
+    count such an answer as wrong or right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict(Record):
+    """What one gate says."""
+
+    name: str
+    arm: str | None
+    against: str
+    suite: str
+    split: str
+    effort: str
+    metric: str
+    before: float | None
+    after: float | None
+    delta: float | None
+    ci: tuple[float, float] | None
+    margin: float
+    clusters: int
+    verdict: VerdictName
+    flags: tuple[str, ...] = ()
+    """regression_detected, improvement_detected."""
+    reasons: tuple[str, ...] = ()
+    """Sentences for people: the first says what was shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunVerdict(Record):
+    """The run's verdict: the worst of its gates."""
+
+    verdict: VerdictName
+    exit_code: int
+    gates: tuple[Verdict, ...]
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class Environment(Record):
+    """Where a run happened. Hostnames, user names and paths are left out on purpose."""
+
+    platform: str
+    python: str
+    cpu: str
+    cpu_count: int
+    torch_threads: int | None
+    memory_bytes: int
+    gpu: str | None
+    gpu_memory_bytes: int | None
+    driver: str | None
+    cuda: str | None
+    packages: dict[str, str]
+    git_commit: str | None
+    git_dirty: bool | None
+    started_at: str
+    """UTC, ISO 8601."""
+
+    @property
+    def hardware(self) -> str:
+        """Folder-safe name of the hardware class, as in `cpu` or `nvidia-h100-80gb-hbm3`."""
+        return "-".join(self.gpu.lower().split()) if self.gpu else "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate(Record):
+    """One arm as the selection saw it, on the selection data only."""
+
+    arm: str
+    value: float | None
+    """The selection metric. None where the arm failed."""
+    accuracy: float | None
+    accuracy_drop: float | None
+    """Base minus arm; negative where the arm is better."""
+    eligible: bool
+    reason: str | None
+    """Why it is not eligible."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection(Record):
+    """Which arm goes to the gate, and what else was tried."""
+
+    chosen: str | None
+    """None where no arm is eligible; the run is then `invalid`."""
+    suite: str
+    split: str
+    effort: str
+    metric: str
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder, read back. `samples` has one row a sample and exactly the fields of `Sample` as columns."""
+
+    folder: Path
+    experiment: Experiment
+    environment: Environment
+    finished: bool
+    failed_arms: dict[str, str]
+    """Arm name -> reason."""
+    selection: Selection | None
+    cells: tuple[CellRecord, ...]
+    phases: tuple[Phase, ...]
+    training: dict[str, Training]
+    """By arm name, in the grid's order."""
+    comparisons: tuple[Comparison, ...]
+    """Every arm against base, per suite, split, effort and metric, on the same items."""
+    verdict: RunVerdict | None
+    samples: pd.DataFrame
+    command: str
+    """What the user typed, for the page's `reproduce` line."""

@@ -1,0 +1,55 @@
+"""Records -> a report people decide from: HTML page, PNG figures, Markdown summary, JUnit XML.
+
+Reads what `Run` holds (and prompts.jsonl beside it, to quote questions); reads no model, imports no torch, makes no statistics of
+its own. Everything is rendered before the first file is written, each file is replaced whole, and the page comes last.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from bench.records import Run
+from bench.report.cells import Cells
+from bench.report.focus import focus_on
+
+__all__ = ["write_report"]
+
+
+def write_report(run: Run) -> Path:
+    """Write report/index.html, report/*.png, summary.md and junit.xml into the run folder; return the page's path."""
+    from bench.report.figures import draw_all  # imports matplotlib
+    from bench.report.junit import render_junit
+    from bench.report.page import render_page
+    from bench.report.summary import render_summary
+
+    focus, cells = focus_on(run), Cells(run.samples)
+    figures = draw_all(run, focus, cells) if focus else {}
+    page = render_page(run, focus, cells, figures)
+    summary = render_summary(run, focus, cells, set(figures))
+    junit = render_junit(run)
+
+    folder = run.folder / "report"
+    folder.mkdir(parents=True, exist_ok=True)
+    for figure in figures.values():
+        _replace(folder / f"{figure.name}.png", figure.png)
+    for stale in set(folder.glob("*.png")) - {folder / f"{name}.png" for name in figures}:
+        stale.unlink()
+    _replace(run.folder / "summary.md", summary.encode())
+    _replace(run.folder / "junit.xml", junit.encode())
+    _replace(folder / "index.html", page.encode())
+    return folder / "index.html"
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write beside, then rename: a reader sees the old file or the new one, never half of one."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

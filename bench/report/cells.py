@@ -1,0 +1,97 @@
+"""Cells as the report reads them: one summary a metric x arm x data x effort, over all languages or in one.
+
+The numbers are bench.comparison's; this only makes them quick to look up and computes each table once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from bench.comparison import cell_table, compare, effort_table
+from bench.records import OUTCOMES, Comparison
+
+ALL = "\x00all"
+"""Stands for all languages together; no language is named so."""
+
+Key = tuple[str, str, str, str, str]
+"""arm, suite, split, language or ALL, effort."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellSummary:
+    """One metric of one cell."""
+
+    mean: float
+    low: float | None
+    """Ends of the 95 % interval; None where there are too few problems for one."""
+    high: float | None
+    n: int
+    """Answers."""
+    clusters: int
+    """Problems."""
+    outcomes: dict[str, float] = field(default_factory=dict)
+    """Share of each outcome."""
+
+
+class Cells:
+    """All cells of a run's samples. A cell without any value of a metric is None."""
+
+    def __init__(self, samples: pd.DataFrame) -> None:
+        """Keep the samples; nothing is computed before it is asked for."""
+        self._samples = samples
+        self._tables: dict[str, dict[Key, CellSummary]] = {}
+        self._groups: dict[Key, pd.DataFrame] = {}
+
+    def overall(self, metric: str, arm: str, suite: str, split: str, effort: str) -> CellSummary | None:
+        """Over all languages: the mean over problems of each problem's mean."""
+        return self._table(metric).get((arm, suite, split, ALL, effort))
+
+    def language(self, metric: str, arm: str, suite: str, split: str, language: str, effort: str) -> CellSummary | None:
+        """In one language."""
+        return self._table(metric).get((arm, suite, split, language, effort))
+
+    def has(self, metric: str, arm: str, suite: str, split: str) -> bool:
+        """Whether any cell of this arm on this data has the metric."""
+        return any(key[:3] == (arm, suite, split) for key in self._table(metric))
+
+    def language_change(self, metric: str, arm: str, suite: str, split: str, language: str, effort: str) -> Comparison | None:
+        """The arm against base in one language, paired by problem; None where either has no such cell."""
+        before, after = (self._group((name, suite, split, language, effort)) for name in ("base", arm))
+        if before is None or after is None:
+            return None
+        return compare(before, after, suite=suite, split=split, effort=effort, metric=metric)
+
+    def _group(self, key: Key) -> pd.DataFrame | None:
+        if not self._groups:
+            grouped = self._samples.groupby(["arm", "suite", "split", "language", "effort"], observed=True, sort=False)
+            self._groups = {_key(*map(str, names)): group for names, group in grouped}
+        return self._groups.get(key)
+
+    def _table(self, metric: str) -> dict[Key, CellSummary]:
+        if metric not in self._tables:
+            overall = effort_table(self._samples, metric).assign(language=ALL)
+            self._tables[metric] = _summaries(cell_table(self._samples, metric)) | _summaries(overall)
+        return self._tables[metric]
+
+
+def _key(arm: str, suite: str, split: str, language: str, effort: str) -> Key:
+    return arm, suite, split, language, effort
+
+
+def _summaries(table: pd.DataFrame) -> dict[Key, CellSummary]:
+    found: dict[Key, CellSummary] = {}
+    for row in table.to_dict("records"):
+        if not math.isfinite(row["mean"]):
+            continue
+        key = _key(*(str(row[name]) for name in ("arm", "suite", "split", "language", "effort")))
+        shares: dict[str, float] = {outcome: float(row[outcome]) for outcome in OUTCOMES}
+        low, high = _end(row["low"]), _end(row["high"])
+        found[key] = CellSummary(float(row["mean"]), low, high, int(row["n"]), int(row["clusters"]), shares)
+    return found
+
+
+def _end(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,211 @@
+"""Headline, tables, figures and pairs -> one self-contained HTML page.
+
+Every value passes through jinja's autoescape; only our own SVG and static files are marked safe. A Content-Security-Policy allows
+the page's one script by its hash and nothing from the network.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import jinja2
+import yaml
+from markupsafe import Markup
+
+from bench.records import Run
+from bench.report import tables, words
+from bench.report.cells import Cells
+from bench.report.figures import Figure
+from bench.report.flips import Flips, find_flips
+from bench.report.focus import Focus
+from bench.report.headline import headline
+from bench.report.notices import notices
+from bench.report.tables import Table
+
+NOT_COVERED = (
+    "Another training run: the interval is about this checkpoint. Whether the recipe is better needs several training seeds.",
+    "Other prompts, system messages, chat templates or token limits than the ones used here.",
+    "Other languages and other kinds of questions: the languages and suites are fixed choices, not samples of all there are.",
+    "Other engines, precisions or quantizations, which can change an answer.",
+    "Looking at many numbers at once: only the gates were fixed before the run, all else on this page is descriptive.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One part of the page; left out where it holds nothing."""
+
+    name: str
+    title: str
+    figures: tuple[Figure, ...]
+    tables: tuple[Table, ...]
+    small_tables: tuple[Table, ...] = ()
+    """Shown side by side."""
+    folded: tuple[Table, ...] = ()
+    """Closed until asked for."""
+
+
+def render_page(run: Run, focus: Focus | None, cells: Cells, figures: Mapping[str, Figure]) -> str:
+    """The whole page as one string."""
+    flips = find_flips(run, focus) if focus else None
+    experiment_yaml = words.harmless(experiment_text(run), 200_000)
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            run=run,
+            focus=focus,
+            name=words.harmless(run.experiment.name, 200),
+            style=Markup(_asset("style.css")),
+            script=Markup(_asset("page.js")),
+            policy=_policy(_asset("page.js")),
+            headline=headline(run, focus, cells),
+            notices=[words.harmless(notice, 600) for notice in notices(run, focus, cells)],
+            sections=sections(run, focus, cells, figures),
+            flips=_flip_groups(flips),
+            experiment_yaml=experiment_yaml,
+            experiment_href="data:application/yaml;base64," + base64.b64encode(experiment_yaml.encode()).decode(),
+            environment=_environment_rows(run),
+            command=words.harmless(run.command, 2000),
+            not_covered=NOT_COVERED,
+            cell_keys=tables.hashes(run),
+        )
+    )
+
+
+def sections(run: Run, focus: Focus | None, cells: Cells, figures: Mapping[str, Figure]) -> list[Section]:
+    """The page's parts in order, without the empty ones."""
+    if focus is None:
+        made = [_section("gates", "Gates", (), [tables.gates(run), tables.failed_arms(run)])]
+        return [section for section in made if section]
+    return [section for section in _sections(run, focus, cells, figures) if section]
+
+
+def _sections(run: Run, focus: Focus, cells: Cells, figures: Mapping[str, Figure]) -> Iterable[Section | None]:
+    def drawn(*names: str) -> tuple[Figure, ...]:
+        return tuple(figures[name] for name in names if name in figures)
+
+    elsewhere = [name for name in figures if name.startswith(("accuracy-by-effort-", "accuracy-by-tokens-"))]
+    yield _section(
+        "gates",
+        "Gates and changes" if run.verdict and run.verdict.gates else "Changes",
+        (),
+        [tables.gates(run), tables.changes_by_effort(run, focus)],
+    )
+    yield _section(
+        "accuracy",
+        "Accuracy",
+        drawn("accuracy-by-effort", "accuracy-by-tokens"),
+        [tables.by_effort(focus, cells, "accuracy", "Accuracy by arm and effort")],
+    )
+    yield _section(
+        "languages",
+        "Languages",
+        drawn("accuracy-by-language", "reasoning-language"),
+        [
+            tables.changes_by_language(focus, cells, "accuracy", "Change of accuracy by language"),
+            tables.by_effort(
+                focus, cells, "reasoning_language_fidelity", "Reasoning in the asked language, by arm and effort", focus.data[:1]
+            ),
+        ],
+        folded=[
+            tables.by_language(focus, cells, "accuracy", "accuracy-by-language-table", "Accuracy by language, all values"),
+            tables.by_language(
+                focus, cells, "reasoning_language_fidelity", "fidelity-by-language", "Reasoning in the asked language, all values"
+            ),
+        ],
+    )
+    yield _section(
+        "cost",
+        "Tokens and outcomes",
+        drawn("token-distribution", "outcomes"),
+        [tables.tokens(run, focus, cells), tables.outcomes(focus, cells)],
+    )
+    yield _section(
+        "selection",
+        "Selection",
+        drawn(*elsewhere),
+        [tables.selection(run), tables.failed_arms(run)],
+        tables.grid(run, focus, cells),
+    )
+    yield _section("training", "Training", drawn("training-loss"), [tables.training(run), tables.phases(run)])
+
+
+def _section(
+    name: str,
+    title: str,
+    figures: tuple[Figure, ...],
+    made: Iterable[Table | None],
+    small: Iterable[Table] = (),
+    folded: Iterable[Table | None] = (),
+) -> Section | None:
+    kept, kept_small, kept_folded = (tuple(table for table in group if table) for group in (made, small, folded))
+    if not (figures or kept or kept_small or kept_folded):
+        return None
+    return Section(name, title, figures, kept, kept_small, kept_folded)
+
+
+def _flip_groups(flips: tuple[Flips, Flips] | None) -> list[tuple[str, str, Flips]]:
+    if flips is None:
+        return []
+    lost, gained = flips
+    return [("Right to wrong", "lost", lost), ("Wrong to right", "gained", gained)]
+
+
+def experiment_text(run: Run) -> str:
+    """The resolved experiment as YAML, ready to be run again."""
+    data = run.experiment.model_dump(mode="json", exclude_none=True)
+    return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100))
+
+
+def _environment_rows(run: Run) -> list[tuple[str, str]]:
+    environment = run.environment
+    seeds = [("evaluation seed", str(run.experiment.evaluate.seed))]
+    if run.experiment.finetune:
+        seeds.append(("training seeds", ", ".join(str(seed) for seed in run.experiment.finetune.seeds)))
+    rows = [
+        ("started", environment.started_at),
+        ("platform", environment.platform),
+        ("processor", f"{environment.cpu}, {words.plural(environment.cpu_count, 'core')}"),
+        ("torch threads", words.count(environment.torch_threads)),
+        ("memory", words.size(environment.memory_bytes)),
+        ("GPU", f"{environment.gpu}, {words.size(environment.gpu_memory_bytes)}" if environment.gpu else "none"),
+        *([("driver", environment.driver or words.UNKNOWN)] if environment.gpu else []),
+        *([("CUDA", environment.cuda or words.UNKNOWN)] if environment.gpu else []),
+        ("Python", environment.python),
+        ("commit", environment.git_commit or words.UNKNOWN),
+        ("uncommitted changes", {True: "yes", False: "no", None: words.UNKNOWN}[environment.git_dirty]),
+        *seeds,
+        *sorted(environment.packages.items()),
+    ]
+    return [(words.harmless(name, 100), words.harmless(value, 300)) for name, value in rows]
+
+
+@cache
+def _asset(name: str) -> str:
+    return (files("bench.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_asset),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["harmless"] = words.harmless
+    return environment
+
+
+def _policy(script: str) -> str:
+    """Content-Security-Policy: this script and inline styles, nothing else, from nowhere else."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    allowed = f"script-src 'sha256-{digest}'; style-src 'unsafe-inline'"
+    return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"

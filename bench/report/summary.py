@@ -1,0 +1,92 @@
+"""A run -> Markdown for a pull request comment or a job summary: the verdict, one small table, one picture."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from bench.records import Run
+from bench.report import words
+from bench.report.cells import Cells
+from bench.report.focus import Focus, find_comparison
+from bench.report.headline import Headline, headline
+from bench.report.notices import notices
+
+MARKS = {"pass": "\u2705", "fail": "\u274c", "inconclusive": "\u2754", "invalid": "\u26a0\ufe0f", None: "\u2796"}
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|#~!&])")
+
+
+def render_summary(run: Run, focus: Focus | None, cells: Cells, pictures: set[str]) -> str:
+    """The whole file. `pictures` are the names of the PNGs in report/."""
+    first = headline(run, focus, cells)
+    parts = [
+        f"## {MARKS[first.verdict]} {first.word}: {plain(run.experiment.name)}",
+        plain(first.sentence),
+        plain(first.second),
+        _gates(run),
+        _numbers(run, focus, cells, first),
+        "\n".join(f"- {plain(notice)}" for notice in notices(run, focus, cells)),
+        "![Accuracy by effort and arm](report/accuracy-by-effort.png)" if "accuracy-by-effort" in pictures else "",
+        "Full report: `report/index.html`. Intervals are 95 %, clustered by problem.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _gates(run: Run) -> str:
+    if run.verdict is None or not run.verdict.gates:
+        return ""
+    rows = [
+        (
+            plain(gate.name),
+            f"{MARKS[gate.verdict]} {words.VERDICTS[gate.verdict]}",
+            f"{words.metric_words(gate.metric).name}, {gate.effort}",
+            words.level(gate.metric, gate.before),
+            words.level(gate.metric, gate.after),
+            _change(gate.metric, gate.delta, gate.ci),
+            words.size_of(gate.metric, gate.margin),
+        )
+        for gate in run.verdict.gates
+    ]
+    return _table(("gate", "verdict", "metric, effort", "before", "after", "change (interval)", "margin"), rows)
+
+
+def _numbers(run: Run, focus: Focus | None, cells: Cells, first: Headline) -> str:
+    """Accuracy and tokens by effort: the change where there is an arm to judge, else the levels; and the peak memory."""
+    memory = first.tiles[-1]
+    peak = f"{memory.title}: {' '.join(part for part in (memory.number, memory.unit) if part)} ({plain(memory.detail)})."
+    if focus is None:
+        return peak
+    rows = [_effort_row(run, focus, cells, effort) for effort in focus.efforts]
+    subject = f"{focus.chosen} against base" if focus.chosen else focus.compared[0]
+    head = (f"{plain(subject)}, {plain(focus.place)}", "accuracy", "output tokens")
+    return f"{_table(head, rows)}\n\n{peak}"
+
+
+def _effort_row(run: Run, focus: Focus, cells: Cells, effort: str) -> tuple[str, ...]:
+    entries = [f"{effort} effort"]
+    for metric in ("accuracy", "output_tokens"):
+        found = find_comparison(run, focus, metric, effort)
+        cell = cells.overall(metric, focus.compared[0], focus.suite, focus.split, effort)
+        if found is not None and found.delta is not None:
+            levels = f"{words.level(metric, found.before)} \u2192 {words.level(metric, found.after)}"
+            entries.append(f"{levels}: {_change(metric, found.delta, found.ci)}")
+        elif focus.chosen is None and cell is not None:
+            entries.append(f"{words.level(metric, cell.mean)} ({words.level_interval(metric, cell.low, cell.high)})")
+        else:
+            entries.append(words.UNKNOWN)
+    return tuple(entries)
+
+
+def _change(metric: str, delta: float | None, ci: tuple[float, float] | None) -> str:
+    return f"{words.change(metric, delta)} ({words.change_interval(metric, ci)})" if words.known(delta) else words.UNKNOWN
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rule = ["---"] + ["---:"] * (len(head) - 1)
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
+
+
+def plain(text: str) -> str:
+    """Untrusted text as Markdown that shows it and does nothing: one line, no links, no HTML, no mentions."""
+    shown = " ".join(words.harmless(text, 600).split())
+    return _SPECIAL.sub(r"\\\1", shown).replace("@", "@\u200b").replace("://", ":\u200b//")

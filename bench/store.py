@@ -1,0 +1,335 @@
+"""The run folder: plain files that jq, pandas and DuckDB read without us.
+
+One process, the conductor, writes; a lock keeps a second one out. run.json is replaced atomically, sample files only grow, one line a
+sample, flushed before anyone is told. A torn last line (the process was killed in the middle of it) is dropped on reading.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from bench.errors import RunFolderError
+from bench.experiment import Experiment, parse_experiment
+from bench.records import (
+    SCHEMA,
+    Candidate,
+    CellId,
+    CellRecord,
+    Comparison,
+    Environment,
+    Phase,
+    Run,
+    RunVerdict,
+    Sample,
+    Selection,
+    Training,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SAMPLE_FIELDS = [field.name for field in dataclasses.fields(Sample)]
+
+
+def slug(name: str) -> str:
+    """A name that is safe in a path. Different names get different slugs."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "x"
+    return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def cell_file(cell: CellId) -> str:
+    """Path of a cell's samples inside the run folder."""
+    return f"cells/{slug(cell.arm)}/{slug(cell.suite)}@{slug(cell.split)}.{slug(cell.language)}.{cell.effort}.jsonl"
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace a file as a whole: a reader sees the old text or the new, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+class RunFolder:
+    """A run folder open for writing. Use as a context manager; it holds the folder's lock."""
+
+    def __init__(self, path: Path, experiment: Experiment, environment: Environment, command: str):
+        self.path = path
+        self.experiment = experiment
+        self.environment = environment
+        self.command = command
+        self.finished = False
+        self.cells: dict[CellId, CellRecord] = {}
+        self.phases: list[Phase] = []
+        self.failed_arms: dict[str, str] = {}
+        self.selection: Selection | None = None
+        self.comparisons: list[Comparison] = []
+        self._files: dict[CellId, TextIO] = {}
+        self._prompts: set[str] = set()
+        self._prompt_file: TextIO | None = None
+        self._lock: TextIO | None = None
+
+    @classmethod
+    def create(cls, path: Path, experiment: Experiment, environment: Environment, command: str) -> RunFolder:
+        """A new folder. Raises RunFolderError where one exists already."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunFolderError(f"{path} exists already: pass --resume to continue it, or another --out")
+        folder = cls(path, experiment, environment, command)
+        _make_folder(path)
+        return folder
+
+    @classmethod
+    def reopen(cls, path: Path, experiment: Experiment, environment: Environment, command: str) -> RunFolder:
+        """An existing folder, to go on with. Raises RunFolderError where it is none, or of another experiment."""
+        state = _read_state(path)
+        if state["experiment"]["name"] != experiment.name:
+            raise RunFolderError(f"{path} holds experiment {state['experiment']['name']!r}, not {experiment.name!r}: pass another --out")
+        folder = cls(path, experiment, environment, command)
+        folder.cells = {record.id: record for record in map(CellRecord.from_dict, state["cells"])}
+        folder.phases = [Phase.from_dict(phase) for phase in state["phases"]]
+        folder._prompts = {prompt_hash for prompt_hash, _ in read_prompts(path)}
+        return folder
+
+    def __enter__(self) -> RunFolder:
+        self._lock = (self.path / ".lock").open("w", encoding="utf-8")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise RunFolderError(f"{self.path} is in use by another effortbench: wait for it, or pass another --out") from error
+        self.save()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in [*self._files.values(), self._prompt_file, self._lock]:
+            if file is not None:
+                file.close()
+        self._files.clear()
+
+    def save(self) -> None:
+        """Write run.json."""
+        state = {
+            "schema": SCHEMA,
+            "finished": self.finished,
+            "command": self.command,
+            "experiment": self.experiment.model_dump(mode="json"),
+            "environment": dataclasses.asdict(self.environment),
+            "failed_arms": self.failed_arms,
+            "selection": dataclasses.asdict(self.selection) if self.selection else None,
+            "cells": [dataclasses.asdict(record) for record in self.cells.values()],
+            "phases": [dataclasses.asdict(phase) for phase in self.phases],
+            "comparisons": [dataclasses.asdict(comparison) for comparison in self.comparisons],
+        }
+        write_atomic(self.path / "run.json", json.dumps(state, ensure_ascii=False, indent=1) + "\n")
+
+    def open_cells(self, records: list[CellRecord]) -> list[Sample]:
+        """Announce cells that are about to be sampled; returns the samples already there under the same keys.
+
+        Samples under another key are thrown away: they belong to another model, prompt or decoding.
+        """
+        kept: list[Sample] = []
+        for record in records:
+            path = self.path / record.file
+            known = self.cells.get(record.id)
+            if known and known.key == record.key and path.exists():
+                samples = _mend(path)
+                kept += samples
+            else:
+                path.unlink(missing_ok=True)
+            self.cells[record.id] = record
+        self.save()
+        return kept
+
+    def add_sample(self, sample: Sample) -> None:
+        """Append one sample to its cell, flushed."""
+        file = self._files.get(sample.cell)
+        if file is None:
+            path = self.path / self.cells[sample.cell].file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = self._files[sample.cell] = path.open("a", encoding="utf-8")
+        file.write(sample.to_json() + "\n")
+        file.flush()
+
+    def add_prompt(self, prompt_hash: str, prompt: str) -> None:
+        """Keep a prompt's text once."""
+        if prompt_hash in self._prompts:
+            return
+        self._prompts.add(prompt_hash)
+        if self._prompt_file is None:
+            self._prompt_file = (self.path / "prompts.jsonl").open("a", encoding="utf-8")
+        self._prompt_file.write(json.dumps({"prompt_hash": prompt_hash, "prompt": prompt}, ensure_ascii=False) + "\n")
+        self._prompt_file.flush()
+
+    def save_training(self, training: Training) -> None:
+        """Write training/<arm>.json."""
+        write_atomic(self.path / "training" / f"{slug(training.arm)}.json", training.to_json() + "\n")
+
+    def find_training(self, arm: str, key: str) -> Training | None:
+        """A finished training of this arm under the same key; None where there is none."""
+        training = read_training(self.path, arm)
+        return training if training and training.status == "trained" and training.key == key else None
+
+    def adapter(self, arm: str) -> Path:
+        """Where a trained arm's adapter lies."""
+        return self.path / "adapters" / slug(arm)
+
+    def save_verdict(self, verdict: RunVerdict) -> None:
+        """Write verdict.json."""
+        write_verdict(self.path, verdict)
+
+    def finish(self) -> None:
+        """Mark the run finished and write samples.parquet."""
+        read_samples(self.path, list(self.cells.values())).to_parquet(self.path / "samples.parquet", index=False)
+        self.finished = True
+        self.save()
+
+
+def load_run(path: str | Path) -> Run:
+    """Read a run folder back. Raises RunFolderError where it is none."""
+    folder = Path(path)
+    state = _read_state(folder)
+    experiment = parse_experiment(state["experiment"], str(folder / "run.json"))
+    cells = tuple(CellRecord.from_dict(cell) for cell in state["cells"])
+    trainings = {arm.name: read_training(folder, arm.name) for arm in experiment.arms() if arm.kind == "trained"}
+    return Run(
+        folder=folder,
+        experiment=experiment,
+        environment=Environment.from_dict(state["environment"]),
+        finished=state["finished"],
+        failed_arms=state["failed_arms"],
+        selection=_selection(state["selection"]),
+        cells=cells,
+        phases=tuple(Phase.from_dict(phase) for phase in state["phases"]),
+        training={arm: training for arm, training in trainings.items() if training},
+        comparisons=tuple(Comparison.from_dict(_tuples(comparison)) for comparison in state["comparisons"]),
+        verdict=read_verdict(folder),
+        samples=read_samples(folder, list(cells)),
+        command=state["command"],
+    )
+
+
+def read_samples(folder: Path, cells: list[CellRecord]) -> pd.DataFrame:
+    """All samples of the cells, one row each, sorted by cell, item and sample index."""
+    import pandas as pd
+
+    parquet = folder / "samples.parquet"
+    files = [folder / cell.file for cell in cells if (folder / cell.file).exists()]
+    if parquet.exists() and all(file.stat().st_mtime <= parquet.stat().st_mtime for file in files):
+        return pd.read_parquet(parquet)
+    frames = [pd.DataFrame.from_records(rows, columns=SAMPLE_FIELDS) for file in files if (rows := _read_lines(file))]
+    if not frames:
+        return pd.DataFrame(columns=SAMPLE_FIELDS)
+    samples = pd.concat([frame.astype(object) for frame in frames], ignore_index=True).infer_objects()
+    order = ["arm", "suite", "split", "language", "effort", "item_id", "sample_index"]
+    return samples.sort_values(order, ignore_index=True)
+
+
+def read_prompts(folder: Path) -> Iterator[tuple[str, str]]:
+    """(prompt_hash, text) of every prompt asked."""
+    path = folder / "prompts.jsonl"
+    for row in _read_lines(path) if path.exists() else []:
+        yield row["prompt_hash"], row["prompt"]
+
+
+def read_training(folder: Path, arm: str) -> Training | None:
+    """The record of one arm's training; None where it has none yet."""
+    try:
+        data = json.loads((folder / "training" / f"{slug(arm)}.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return Training.from_dict(data)
+
+
+def write_verdict(folder: Path, verdict: RunVerdict) -> None:
+    """Write verdict.json, keys in the order of the contract."""
+    data = dataclasses.asdict(verdict)
+    ordered = {"schema": data.pop("schema"), **data}
+    write_atomic(folder / "verdict.json", json.dumps(ordered, ensure_ascii=False, indent=1) + "\n")
+
+
+def read_verdict(folder: Path) -> RunVerdict | None:
+    """What verdict.json says; None where the run has not been judged."""
+    try:
+        data = json.loads((folder / "verdict.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    gates = tuple(Verdict.from_dict(_tuples(gate)) for gate in data.pop("gates"))
+    return RunVerdict(gates=gates, **data)
+
+
+def newest_unfinished(parent: Path, experiment: str) -> Path | None:
+    """The youngest run folder of an experiment that was not finished."""
+    found = []
+    for path in parent.glob("*/run.json"):
+        state = _read_state(path.parent)
+        if state["experiment"]["name"] == experiment and not state["finished"]:
+            found.append((state["environment"]["started_at"], path.parent))
+    return max(found)[1] if found else None
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be made: {error.strerror}; pass another --out") from error
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunFolderError(f"{folder} is not a run folder: it has no run.json") from error
+    except ValueError as error:
+        raise RunFolderError(f"{folder / 'run.json'} is damaged: {error}") from error
+    if state.get("schema") != SCHEMA:
+        raise RunFolderError(f"{folder} has schema {state.get('schema')}, this effortbench reads {SCHEMA}")
+    return state
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """JSON objects, one a line; a torn last line is dropped, anything else that is no JSON is an error."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    *lines, rest = text.split("\n")
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise RunFolderError(f"{path}, line {number} is damaged ({error}): delete the file and --resume") from error
+    del rest  # no newline after it: the writer was stopped there
+    return rows
+
+
+def _mend(path: Path) -> list[Sample]:
+    """The whole samples of a cell; a torn last line is cut off the file, so that appending goes on cleanly."""
+    rows = _read_lines(path)
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        with path.open("r+b") as file:
+            file.truncate(whole)
+    return [Sample.from_dict(row) for row in rows]
+
+
+def _selection(data: dict[str, Any] | None) -> Selection | None:
+    if data is None:
+        return None
+    candidates = tuple(Candidate.from_dict(candidate) for candidate in data["candidates"])
+    return Selection(**{**data, "candidates": candidates})
+
+
+def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON knows no tuples; the records' sequences are tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}

@@ -1,0 +1,22 @@
+"""What all tests share."""
+
+import os
+
+import pytest
+
+EXPECTED_SKIPS = ("needs a CUDA device", "EFFORTBENCH_DATA is unset")
+"""With EFFORTBENCH_STRICT_SKIPS=1, as .ci/run sets it, a skip whose reason begins otherwise fails the session."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if os.environ.get("EFFORTBENCH_STRICT_SKIPS") != "1":
+        return
+    unexpected = []
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if not reason.startswith(EXPECTED_SKIPS):
+            unexpected.append(f"{report.nodeid}: {reason}")
+    if unexpected:
+        terminalreporter.section("unexpected skips", red=True)
+        terminalreporter.write_line("\n".join(unexpected))
+        terminalreporter._session.exitstatus = pytest.ExitCode.TESTS_FAILED

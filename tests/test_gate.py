@@ -1,0 +1,510 @@
+"""What passes, what does not, and every known way to slip a loss through the gate."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_comparison import samples_of
+
+from bench import stats
+from bench.comparison import compare
+from bench.experiment import Gate, Select
+from bench.gate import judge, missing, more_problems_needed, read, required_clusters, run_verdict, select_arm
+from bench.records import Comparison
+from bench.stats import Interval
+
+ACCURACY = Gate(name="accuracy", metric="accuracy", effort="high", margin=0.02)
+SUPERIORITY = Gate(name="helps", metric="accuracy", effort="high", type="superiority", margin=0.0)
+FIDELITY = Gate(name="reasons-in-language", metric="reasoning_language_fidelity", effort="high", type="superiority", margin=0.5)
+TOKENS = Gate(name="tokens", metric="output_tokens", effort="high", margin=10)
+
+
+def comparison_of(delta, se, clusters=250, confidence=0.95, before=0.8, gate=ACCURACY, **others):
+    """A comparison with this estimate, its interval Student's t."""
+    half = stats.t_quantile(clusters - 1, confidence) * se
+    fields = {
+        "arm": "r8",
+        "against": "base",
+        "suite": "stories",
+        "split": "gate",
+        "effort": gate.effort,
+        "metric": gate.metric,
+        "before": before,
+        "before_ci": (before - 0.03, before + 0.03),
+        "after": before + delta,
+        "after_ci": (before + delta - 0.03, before + delta + 0.03),
+        "delta": delta,
+        "ci": (delta - half, delta + half),
+        "se": se,
+        "clusters": clusters,
+        "rows": clusters * 5,
+        "languages": ("de", "en", "es", "fr", "it"),
+        "samples_per_item": 1,
+    }
+    return Comparison(**(fields | others))
+
+
+def judged(before, after, gate):
+    comparison = compare(before, after, suite="stories", split="gate", effort=gate.effort, metric=gate.metric)
+    return judge(comparison, gate)
+
+
+# The rule
+
+
+@pytest.mark.parametrize(
+    ("delta", "se", "limit", "value", "verdict", "flags"),
+    [
+        (0, 0.009, 0, -0.017726, "pass", ()),
+        (0, 0.011, 0, -0.021665, "inconclusive", ()),
+        (-0.005, 0.0075, 0, -0.019772, "pass", ()),
+        (-0.005, 0.0077, 0, -0.020165, "inconclusive", ()),
+        (-0.04, 0.009, 1, -0.022274, "fail", ("regression_detected",)),
+        (-0.04, 0.0105, 1, -0.019320, "inconclusive", ("regression_detected",)),
+        (-0.010, 0.004, 0, -0.017878, "pass", ("regression_detected",)),
+        (-0.010, 0.004, 1, -0.002122, "pass", ("regression_detected",)),
+        (0.02, 0.009, 0, 0.002274, "pass", ("improvement_detected",)),
+    ],
+)
+def test_verdict_reference_at_two_sided_95_percent(delta, se, limit, value, verdict, flags):
+    comparison = comparison_of(delta, se)
+    assert stats.t_quantile(249) == pytest.approx(1.969537, abs=5e-7)
+    assert comparison.ci[limit] == pytest.approx(value, abs=5e-7)
+    result = judge(comparison, ACCURACY)
+    assert (result.verdict, result.flags) == (verdict, flags)
+
+
+@pytest.mark.parametrize(
+    ("delta", "se", "limit", "value", "verdict", "flags"),
+    [
+        (0, 0.009, 0, -0.014859, "pass", ()),
+        (0, 0.015, 0, -0.024765, "inconclusive", ()),
+        (-0.005, 0.009, 0, -0.019859, "pass", ()),
+        (-0.005, 0.0091, 0, -0.020024, "inconclusive", ()),
+        (-0.04, 0.009, 1, -0.025141, "fail", ("regression_detected",)),
+        (-0.035, 0.0095, 1, -0.019316, "inconclusive", ("regression_detected",)),
+        (-0.010, 0.004, 1, -0.003396, "pass", ("regression_detected",)),
+        (0.02, 0.009, 0, 0.005141, "pass", ("improvement_detected",)),
+    ],
+)
+def test_verdict_reference_at_two_sided_90_percent(delta, se, limit, value, verdict, flags):
+    comparison = comparison_of(delta, se, confidence=0.90)
+    assert comparison.ci[limit] == pytest.approx(value, abs=5e-7)
+    result = judge(comparison, ACCURACY)
+    assert (result.verdict, result.flags) == (verdict, flags)
+
+
+def test_few_noisy_problems_are_inconclusive_and_refused_by_the_guard():
+    comparison = comparison_of(0.03, 0.05, clusters=20, confidence=0.90)
+    assert read(Interval(*comparison.ci), ACCURACY) == "inconclusive"
+    assert judge(comparison, ACCURACY).verdict == "invalid"
+
+
+def test_touching_the_margin_is_not_a_pass():
+    assert read(Interval(-0.02, 0.01), ACCURACY) == "inconclusive"
+    assert read(Interval(-0.04, -0.02), ACCURACY) == "inconclusive"
+    assert read(Interval(0.0, 0.02), SUPERIORITY) == "inconclusive"
+
+
+@given(delta=st.floats(-0.1, 0.1), se=st.floats(1e-4, 0.05), margin=st.floats(0.02, 0.09))
+@settings(max_examples=200, deadline=None)
+def test_a_pass_rules_the_margin_out_and_a_fail_shows_it(delta, se, margin):
+    gate = ACCURACY.model_copy(update={"margin": margin})
+    comparison = comparison_of(delta, se)
+    verdict = judge(comparison, gate).verdict
+    low, high = comparison.ci
+    assert (verdict == "pass") == (low > -margin)
+    assert (verdict == "fail") == (high < -margin)
+
+
+@given(delta=st.floats(-0.1, 0.1), worse=st.floats(0, 0.1), se=st.floats(1e-4, 0.05))
+@settings(max_examples=200, deadline=None)
+def test_a_worse_estimate_never_gets_a_better_verdict(delta, worse, se):
+    order = ["fail", "inconclusive", "pass"]
+    better, lower = (judge(comparison_of(value, se), ACCURACY).verdict for value in (delta, delta - worse))
+    assert order.index(lower) <= order.index(better)
+
+
+def test_superiority_needs_the_whole_interval_above_the_margin():
+    for delta, verdict in [(0.8, "pass"), (0.52, "inconclusive"), (0.3, "fail")]:
+        assert judge(comparison_of(delta, 0.02, before=0.2, gate=FIDELITY), FIDELITY).verdict == verdict
+
+
+def test_no_difference_is_no_superiority():
+    assert judge(comparison_of(0.0, 0.009), SUPERIORITY).verdict == "inconclusive"
+    assert judge(comparison_of(0.0, 0.009), ACCURACY).verdict == "pass"
+
+
+def test_more_tokens_are_a_loss():
+    worse, better = (comparison_of(delta, 2.0, before=60, gate=TOKENS) for delta in (30, -30))
+    assert judge(worse, TOKENS).verdict == "fail"
+    assert judge(worse, TOKENS).flags == ("regression_detected",)
+    assert judge(better, TOKENS).verdict == "pass"
+    assert judge(better, TOKENS).flags == ("improvement_detected",)
+
+
+def test_fewer_tokens_can_be_demanded():
+    gate = Gate(name="shorter", metric="output_tokens", effort="high", type="superiority", margin=20)
+    assert judge(comparison_of(-30, 2.0, before=60, gate=gate), gate).verdict == "pass"
+    assert judge(comparison_of(-10, 2.0, before=60, gate=gate), gate).verdict == "fail"
+
+
+# Guards
+
+
+def test_required_clusters_reference():
+    by_margin = {0.01: 368, 0.02: 183, 0.05: 100, 0.5: 100}
+    for margin, needed in by_margin.items():
+        assert required_clusters(ACCURACY.model_copy(update={"margin": margin})) == needed
+    assert required_clusters(Gate(name="a", metric="accuracy", effort="low", margin=0.05, min_clusters=2)) == 72
+    assert required_clusters(TOKENS) == 100
+    assert required_clusters(FIDELITY) == 100
+
+
+@pytest.mark.parametrize(("clusters", "verdict"), [(182, "invalid"), (183, "pass")])
+def test_identical_outputs_on_too_few_problems_do_not_pass(clusters, verdict):
+    samples = samples_of(np.tile([[1.0], [0.0]], (100, 2))[:clusters])
+    assert judged(samples, samples.assign(arm="r8"), ACCURACY).verdict == verdict
+
+
+def test_few_problems_cannot_be_judged_at_the_ceiling():
+    few, enough = (comparison_of(0.0, 0.002, clusters=clusters, before=0.97) for clusters in (249, 250))
+    assert judge(few, ACCURACY).verdict == "invalid"
+    assert "at least 250" in judge(few, ACCURACY).reasons[0]
+    assert judge(enough, ACCURACY).verdict == "pass"
+    assert judge(comparison_of(0.0, 0.002, clusters=249, before=0.95), ACCURACY).verdict == "pass"
+
+
+def test_a_better_arm_is_not_refused_where_a_worse_one_is_judged():
+    assert judge(comparison_of(0.08, 0.005, clusters=200, before=0.90), ACCURACY).verdict == "pass"
+
+
+def test_the_floor_of_a_rate_to_keep_low_is_a_ceiling_too():
+    gate = Gate(name="finishes", metric="truncation", effort="high", margin=0.02)
+    assert judge(comparison_of(0.0, 0.002, clusters=200, before=0.01, gate=gate), gate).verdict == "invalid"
+    assert judge(comparison_of(0.0, 0.002, clusters=200, before=0.97, gate=gate), gate).verdict == "pass"
+
+
+def test_gaining_what_was_absent_is_not_a_ceiling():
+    assert judge(comparison_of(0.98, 0.005, clusters=120, before=0.0, gate=FIDELITY), FIDELITY).verdict == "pass"
+
+
+@pytest.mark.parametrize("margin", [1.0, 2.0])
+@pytest.mark.parametrize("kind", ["non_inferiority", "superiority"])
+def test_a_margin_of_a_whole_share_is_invalid(margin, kind):
+    gate = Gate(name="open", metric="accuracy", effort="high", type=kind, margin=margin)
+    result = judge(comparison_of(0.0, 0.001), gate)
+    assert (result.verdict, result.reasons) == (
+        "invalid",
+        (f"a margin of {margin:g} decides nothing: accuracy lies between 0 and 1",),
+    )
+
+
+def test_a_margin_of_zero_is_refused_by_the_experiment():
+    with pytest.raises(ValueError, match="margin > 0"):
+        Gate(name="zero", metric="accuracy", effort="high", margin=0)
+
+
+# Unscored answers
+
+
+def with_unscored(comparison, worst, best, se=0.005):
+    half = 1.97 * se
+    return dataclasses.replace(
+        comparison, worst=worst, worst_ci=(worst - half, worst + half), best=best, best_ci=(best - half, best + half)
+    )
+
+
+def test_a_pass_that_depends_on_unscored_items_is_inconclusive():
+    comparison = with_unscored(comparison_of(0.0, 0.005), worst=-0.06, best=0.06)
+    result = judge(comparison, ACCURACY)
+    assert result.verdict == "inconclusive"
+    assert result.reasons[0].startswith("the verdict depends on unscored items")
+    assert "difference -6.00 points" in result.reasons[0]
+
+
+def test_a_fail_is_not_softened_by_answers_that_never_ended():
+    comparison = with_unscored(comparison_of(-0.06, 0.005), worst=-0.08, best=0.01)
+    result = judge(comparison, ACCURACY)
+    assert result.verdict == "fail"
+    assert "truncated, malformed or missing" in result.reasons[1]
+
+
+def test_a_few_truncated_answers_at_the_ceiling_do_not_block_a_pass():
+    """The shipped model at high effort: everything right but for a handful of answers that ran into the token limit."""
+    gate = ACCURACY.model_copy(update={"margin": 0.05})
+    before, after = (np.ones((250, 5)) for _ in range(2))
+    before[[3, 77], [0, 2]] = after[[3, 101, 102], [0, 1, 4]] = 0
+    before, after = samples_of(before), samples_of(after, arm="r16")
+    for frame in (before, after):
+        frame.loc[frame["score"] == 0, "outcome"] = "truncated"
+    result = judged(before, after, gate)
+    assert result.verdict == "pass", result.reasons
+    assert result.reasons[0].startswith("a loss of 5 points or more in accuracy is ruled out")
+
+
+def test_truncating_everything_fails_at_the_ceiling():
+    gate = ACCURACY.model_copy(update={"margin": 0.05})
+    before, after = samples_of(np.ones((250, 5))), samples_of(np.zeros((250, 5)), arm="r16")
+    result = judged(before, after.assign(outcome="truncated"), gate)
+    assert (result.verdict, result.flags) == ("fail", ("regression_detected",))
+
+
+# Ways to break the gate open
+
+
+def test_swapped_arms_are_invalid():
+    comparison = dataclasses.replace(comparison_of(0.05, 0.005), arm="base", against="r8")
+    assert judge(comparison, ACCURACY).verdict == "invalid"
+    assert judge(comparison, ACCURACY).reasons == ("the comparison is against r8, the gate asks for base",)
+
+
+def test_base_against_itself_is_invalid():
+    samples = samples_of(np.tile([[1.0], [0.0]], (125, 2)))
+    result = judged(samples, samples, ACCURACY)
+    assert (result.verdict, result.reasons) == ("invalid", ("base is compared with itself",))
+
+
+def test_comparison_of_another_metric_or_effort_is_invalid():
+    for change in ({"metric": "truncation"}, {"effort": "low"}):
+        assert judge(dataclasses.replace(comparison_of(0.05, 0.005), **change), ACCURACY).verdict == "invalid"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ci": None},
+        {"ci": (float("nan"), 0.1)},
+        {"delta": float("nan")},
+        {"se": None},
+        {"before": None},
+        {"ci": (-0.01, float("inf"))},
+    ],
+)
+def test_a_comparison_without_numbers_is_invalid(change):
+    assert judge(dataclasses.replace(comparison_of(0.05, 0.005), **change), ACCURACY).verdict == "invalid"
+
+
+def test_reasons_of_an_invalid_comparison_are_kept():
+    comparison = dataclasses.replace(comparison_of(0.05, 0.005), invalid_because=("the items differ",))
+    result = judge(comparison, ACCURACY)
+    assert (result.verdict, result.reasons, result.flags) == ("invalid", ("the items differ",), ())
+
+
+def test_a_dropped_language_is_invalid():
+    before, after = samples_of(np.ones((250, 3))), samples_of(np.ones((250, 3)), arm="r8")
+    assert judged(before, after[after["language"] != "l2"], ACCURACY).verdict == "invalid"
+
+
+def test_dropping_the_items_that_got_worse_is_invalid():
+    rng = np.random.default_rng(2)
+    before, after = (samples_of(rng.random((250, 3)) < 0.7, arm=arm) for arm in ("base", "r8"))
+    lost = (before["score"] > after["score"]).to_numpy()
+    assert judged(before, after[~lost], ACCURACY).verdict == "invalid"
+
+
+def test_more_languages_do_not_make_up_for_missing_problems():
+    samples = samples_of(np.tile([[1.0], [0.0]], (30, 11)))
+    assert judged(samples, samples.assign(arm="r8"), ACCURACY).verdict == "invalid"
+
+
+def test_missing_baseline_is_invalid():
+    gate = ACCURACY.model_copy(update={"against": "baseline"})
+    result = missing(gate, "r8", "no baseline for cpu", suite="stories", split="gate")
+    assert (result.verdict, result.reasons, result.against) == ("invalid", ("no baseline for cpu",), "baseline")
+    assert (result.delta, result.ci, result.clusters) == (None, None, 0)
+    assert run_verdict([result]).exit_code == 4
+
+
+def test_a_gate_of_nothing_is_invalid():
+    assert (run_verdict([]).verdict, run_verdict([]).exit_code) == ("invalid", 4)
+
+
+def test_the_worst_gate_wins():
+    verdicts = {
+        "pass": judge(comparison_of(0.0, 0.005), ACCURACY),
+        "inconclusive": judge(comparison_of(0.0, 0.05), ACCURACY),
+        "fail": judge(comparison_of(-0.2, 0.005), ACCURACY),
+        "invalid": missing(ACCURACY, None, "base failed"),
+    }
+    assert {name: verdict.verdict for name, verdict in verdicts.items()} == {name: name for name in verdicts}
+    names, codes = list(verdicts), {"pass": 0, "inconclusive": 3, "fail": 1, "invalid": 4}
+    for worst, name in enumerate(names):
+        for gates in (names[: worst + 1], names[worst::-1]):
+            result = run_verdict(verdicts[gate] for gate in gates)
+            assert (result.verdict, result.exit_code, len(result.gates)) == (name, codes[name], worst + 1)
+
+
+def test_a_verdict_is_plain_json():
+    before, after = samples_of(np.tile([[1.0], [0.0]], (125, 2))), samples_of(np.ones((250, 2)), arm="r8")
+    data = json.loads(run_verdict([judged(before, after, ACCURACY)]).to_json())
+    assert data["gates"][0]["verdict"] == "pass"
+    assert data["gates"][0]["ci"][0] > 0
+
+
+# Words
+
+
+def test_wording_of_a_pass():
+    result = judge(comparison_of(-0.003, 0.005), ACCURACY)
+    assert result.reasons == (
+        "a loss of 2 points or more in accuracy is ruled out at 97.5 % one-sided confidence "
+        "(difference -0.30 points, 95 % CI -1.28 to +0.68, 250 problems)",
+    )
+
+
+def test_a_pass_with_a_real_loss_says_so():
+    assert judge(comparison_of(-0.010, 0.004), ACCURACY).reasons[1] == "the loss is statistically real, but within the margin"
+
+
+def test_inconclusive_says_how_many_problems_are_missing():
+    result = judge(comparison_of(0.0, 0.011), ACCURACY)
+    needed = stats.non_inferiority_sample_size(0.011**2 * 250, 0.02)
+    assert f"{needed - 250}" == "344"
+    assert result.reasons[0] == (
+        "cannot rule out a loss of 2 points in accuracy (difference +0.00 points, 95 % CI -2.17 to +2.17, 250 problems); "
+        "needs about 350 more problems"
+    )
+
+
+def test_the_number_of_missing_problems_ignores_the_observed_difference():
+    assert more_problems_needed(comparison_of(0.001, 0.011), ACCURACY) == 350
+    assert more_problems_needed(comparison_of(-0.015, 0.011), ACCURACY) == 350
+
+
+def test_an_estimate_at_the_margin_promises_no_number():
+    assert more_problems_needed(comparison_of(-0.0199, 0.006), ACCURACY) is None
+    assert "unlikely" in judge(comparison_of(-0.0199, 0.006), ACCURACY).reasons[0]
+    assert 0 < more_problems_needed(comparison_of(-0.015, 0.006), ACCURACY) < 10_000
+
+
+def test_superiority_asks_for_the_problems_its_observed_gain_needs():
+    comparison = comparison_of(0.015, 0.009)
+    more = more_problems_needed(comparison, SUPERIORITY)
+    larger = comparison_of(0.015, 0.009 * (250 / (250 + more)) ** 0.5, clusters=250 + more)
+    assert stats.non_inferiority_power(larger.se, 0.015) == pytest.approx(0.8, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("gate", "delta", "se", "before", "start"),
+    [
+        (ACCURACY, -0.06, 0.005, 0.8, "a loss of more than 2 points in accuracy is shown at 97.5 % one-sided confidence (diff"),
+        (TOKENS, 1.0, 2.0, 60, "a rise of 10 tokens or more in output_tokens is ruled out at 97.5 % one-sided confidence (diff"),
+        (TOKENS, 30.0, 2.0, 60, "a rise of more than 10 tokens in output_tokens is shown at 97.5 %"),
+        (FIDELITY, 0.8, 0.02, 0.2, "a gain of more than 50 points in reasoning_language_fidelity is shown at 97.5 %"),
+        (FIDELITY, 0.3, 0.02, 0.2, "a gain of more than 50 points in reasoning_language_fidelity is ruled out at 97.5 %"),
+        (SUPERIORITY, 0.03, 0.009, 0.8, "a gain in accuracy is shown at 97.5 %"),
+        (SUPERIORITY, -0.03, 0.009, 0.8, "a gain in accuracy is ruled out at 97.5 %"),
+        (SUPERIORITY, 0.01, 0.009, 0.8, "cannot show a gain in accuracy (difference +1.00 points"),
+        (ACCURACY.model_copy(update={"margin": 0.01}), 0.0, 0.004, 0.8, "368"),
+    ],
+)
+def test_wording(gate, delta, se, before, start):
+    result = judge(comparison_of(delta, se, before=before, gate=gate), gate)
+    assert result.reasons[0].startswith(start) or (start == "368" and "at least 368" in result.reasons[0])
+    assert not any("no regression" in reason for reason in result.reasons)
+
+
+def test_one_point_is_singular_and_seconds_have_four_decimals():
+    one = judge(comparison_of(0.0, 0.004, clusters=400), ACCURACY.model_copy(update={"margin": 0.01}))
+    assert "a loss of 1 point or more" in one.reasons[0]
+    gate = Gate(name="fast", metric="ttft_s", effort="high", margin=0.05)
+    assert (
+        "a rise of 0.05 s or more in ttft_s is ruled out" in judge(comparison_of(0, 0.01, before=0.3, gate=gate), gate).reasons[0]
+    )
+
+
+def test_left_out_samples_are_named():
+    comparison = dataclasses.replace(comparison_of(0.0, 0.005), excluded=3)
+    assert judge(comparison, ACCURACY).reasons[1].startswith("3 pairs of samples have no value")
+
+
+# Selection
+
+ARMS = ("base", "r8-s40", "r8-s200", "r16-s40")
+SELECT = Select(
+    suite="stories",
+    split="gate",
+    effort="high",
+    metric="reasoning_language_fidelity",
+    subject_to={"accuracy_drop": 0.05},
+)
+
+
+def sweep(**arms):
+    """Samples of base and of arms given as (share right, share in the asked language) of 100 problems."""
+    frames = []
+    for arm, (right, followed) in {"base": (0.8, 0.2), **{name.replace("_", "-"): value for name, value in arms.items()}}.items():
+        frame = samples_of((np.arange(100) < round(100 * right))[:, None], arm=arm)
+        frames.append(frame.assign(reasoning_language=np.where(np.arange(100) < round(100 * followed), "en", "de")))
+    return pd.concat(frames, ignore_index=True)
+
+
+def chosen(samples, select=SELECT, failed=None):
+    return select_arm(samples, select, ARMS, failed or {})
+
+
+def test_the_best_arm_within_the_allowed_accuracy_drop_is_chosen():
+    selection = chosen(sweep(r8_s40=(0.8, 0.4), r8_s200=(0.78, 0.9), r16_s40=(0.7, 1.0)))
+    assert selection.chosen == "r8-s200"
+    assert [candidate.arm for candidate in selection.candidates] == list(ARMS[1:])
+    assert [candidate.eligible for candidate in selection.candidates] == [True, True, False]
+    last = selection.candidates[-1]
+    assert (last.value, last.accuracy, last.accuracy_drop) == pytest.approx((1.0, 0.7, 0.1))
+    assert last.reason == "accuracy is 10.00 points below base; at most 5 are allowed"
+
+
+def test_a_drop_of_exactly_what_is_allowed_is_eligible():
+    assert chosen(sweep(r8_s40=(0.8, 0.4), r8_s200=(0.75, 0.9), r16_s40=(0.74, 1.0))).chosen == "r8-s200"
+
+
+def test_a_tie_goes_to_the_cheaper_arm():
+    assert chosen(sweep(r8_s40=(0.8, 0.3), r8_s200=(0.8, 0.9), r16_s40=(0.8, 0.9))).chosen == "r8-s200"
+
+
+def test_base_is_never_a_candidate():
+    selection = chosen(sweep(r8_s40=(0.8, 0.1), r8_s200=(0.8, 0.15), r16_s40=(0.8, 0.0)))
+    assert selection.chosen == "r8-s200"
+    assert "base" not in {candidate.arm for candidate in selection.candidates}
+
+
+def test_no_eligible_arm_means_no_choice():
+    assert chosen(sweep(r8_s40=(0.1, 1), r8_s200=(0.1, 1), r16_s40=(0.1, 1))).chosen is None
+
+
+def test_a_failed_arm_is_listed_and_not_chosen():
+    selection = chosen(sweep(r8_s40=(0.8, 0.4), r8_s200=(0.8, 0.5), r16_s40=(0.8, 1)), failed={"r16-s40": "out of memory"})
+    assert selection.chosen == "r8-s200"
+    assert selection.candidates[2].reason == "out of memory"
+    assert (selection.candidates[2].value, selection.candidates[2].accuracy) == (None, None)
+
+
+def test_a_failed_base_leaves_nothing_to_choose():
+    selection = chosen(sweep(r8_s40=(0.8, 0.4), r8_s200=(0.8, 0.5), r16_s40=(0.8, 1)), failed={"base": "out of memory"})
+    assert selection.chosen is None
+    assert {candidate.reason for candidate in selection.candidates} == {"base failed: out of memory"}
+
+
+def test_an_arm_with_unfinished_answers_is_not_eligible():
+    samples = sweep(r8_s40=(0.8, 0.4), r8_s200=(0.8, 0.5), r16_s40=(0.8, 1))
+    selection = chosen(samples.drop(samples.index[-1]))
+    assert selection.chosen == "r8-s200"
+    assert "the items differ" in selection.candidates[2].reason
+    assert not chosen(samples[samples["arm"] != "r8-s40"]).candidates[0].eligible
+
+
+def test_selection_sees_its_own_split_and_effort_only():
+    samples = sweep(r8_s40=(0.8, 0.4), r8_s200=(0.8, 0.9), r16_s40=(0.8, 0.5))
+    elsewhere = sweep(r8_s40=(0.8, 1.0), r8_s200=(0.1, 0.0), r16_s40=(0.8, 1.0)).assign(split="other")
+    assert chosen(pd.concat([samples, elsewhere])) == chosen(samples)
+    assert chosen(elsewhere).chosen is None
+
+
+def test_fewer_tokens_are_chosen_where_tokens_are_the_metric():
+    samples = sweep(r8_s40=(0.8, 0.4), r8_s200=(0.8, 0.5), r16_s40=(0.8, 1))
+    samples["output_tokens"] = samples["arm"].map({"base": 50, "r8-s40": 60, "r8-s200": 40, "r16-s40": 45})
+    assert chosen(samples, SELECT.model_copy(update={"metric": "output_tokens"})).chosen == "r8-s200"

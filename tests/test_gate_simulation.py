@@ -1,0 +1,227 @@
+"""How often the gate errs, through the real estimate and the real verdict, on answers simulated like a multilingual maths suite.
+
+250 problems x 11 languages: logit p_before = mu_l + a_i + b_il, logit p_after = mu_l + delta + a_i + b_il + d_i + e_il, all
+effects normal; mu_l gives language l its marginal accuracy, delta the true difference of the macro-average; a score is a
+Binomial(K, p) count over K.
+The table in docs/statistics.md is printed by `python tests/test_gate_simulation.py`.
+"""
+
+import dataclasses
+from collections import Counter
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from scipy import optimize, special
+from test_comparison import samples_of
+
+from bench import stats
+from bench.comparison import compare, paired_estimate
+from bench.experiment import Gate
+from bench.gate import judge
+from bench.records import Comparison
+
+PROBLEMS, REPLICATES, MARGIN = 250, 4000, 0.02
+PROBLEM_SD, CELL_SD = 1.8, 1.0
+MULTILINGUAL = (0.93, 0.91, 0.90, 0.90, 0.89, 0.88, 0.86, 0.85, 0.82, 0.78, 0.75)
+GATE = Gate(name="accuracy", metric="accuracy", effort="high", margin=MARGIN)
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(60)
+
+
+class Regime(NamedTuple):
+    """How answers change from before to after."""
+
+    shift_sd: float
+    """Of d_i: problems that get easier or harder in all languages at once."""
+    noise_sd: float
+    """Of e_il."""
+    samples: int
+    accuracies: tuple[float, ...] = MULTILINGUAL
+
+
+REGIMES = {
+    "mild K=1": Regime(0.3, 0.3, 1),
+    "moderate K=1": Regime(0.8, 0.4, 1),
+    "strong K=1": Regime(1.5, 0.4, 1),
+    "mild K=4": Regime(0.3, 0.3, 4),
+    "moderate K=4": Regime(0.8, 0.4, 4),
+    "strong K=4": Regime(1.5, 0.4, 4),
+    "ceiling K=1": Regime(0.8, 0.4, 1, (0.97,) * 11),
+}
+
+
+def marginal(location, sd):
+    """Mean of the logistic function of normal effects, by Gauss-Hermite quadrature."""
+    return special.expit(np.asarray(location)[..., None] + sd * NODES) @ WEIGHTS / WEIGHTS.sum()
+
+
+def language_means(regime, true_difference):
+    """Logits of the languages before and after."""
+    sd_before = np.hypot(PROBLEM_SD, CELL_SD)
+    sd_after = np.sqrt(sd_before**2 + regime.shift_sd**2 + regime.noise_sd**2)
+    before = np.array([optimize.brentq(lambda mu, p=p: marginal(mu, sd_before) - p, -5, 15) for p in regime.accuracies])
+    target = np.mean(regime.accuracies) + true_difference
+    shift = optimize.brentq(lambda delta: marginal(before + delta, sd_after).mean() - target, -5, 5)
+    return before, before + shift
+
+
+def simulate(regime, true_difference, replicates, seed):
+    """Scores before and after, shape (replicates, problems, languages) each."""
+    rng = np.random.default_rng(seed)
+    mu_before, mu_after = (mu.astype(np.float32) for mu in language_means(regime, true_difference))
+    shape = (replicates, PROBLEMS, len(regime.accuracies))
+
+    def normal(sd, size):
+        return np.float32(sd) * rng.standard_normal(size, dtype=np.float32)
+
+    base = normal(PROBLEM_SD, (*shape[:2], 1)) + normal(CELL_SD, shape)
+    change = normal(regime.shift_sd, (*shape[:2], 1)) + normal(regime.noise_sd, shape)
+    scores = []
+    for logits in (mu_before + base, mu_after + base + change):
+        p = special.expit(logits)
+        right = sum((rng.random(shape, dtype=np.float32) < p).astype(np.float32) for _ in range(regime.samples))
+        scores.append(right / regime.samples)
+    return scores
+
+
+TEMPLATE = Comparison(
+    arm="r8",
+    against="base",
+    suite="stories",
+    split="gate",
+    effort="high",
+    metric="accuracy",
+    before=None,
+    before_ci=None,
+    after=None,
+    after_ci=None,
+    delta=None,
+    ci=None,
+    se=None,
+    clusters=PROBLEMS,
+    rows=PROBLEMS * len(MULTILINGUAL),
+    languages=(),
+    samples_per_item=4,
+)
+
+
+def comparison_of(before, after):
+    """The comparison of two arrays of problem means, through the estimate that `compare` uses."""
+    estimate = paired_estimate(before, after, is_share=True)
+    return dataclasses.replace(
+        TEMPLATE,
+        before=estimate.before.mean,
+        after=estimate.after.mean,
+        delta=estimate.difference.mean,
+        ci=tuple(estimate.difference.interval),
+        se=estimate.difference.se,
+    )
+
+
+@cache
+def rates(name, true_difference):
+    """Shares of verdicts, of intervals that hold the truth, and of passes of naive gates, over all replicates of a regime."""
+    counts = Counter()
+    for chunk in range(4):  # in parts, to keep the memory small
+        seed = [11, chunk, list(REGIMES).index(name), round(1000 * abs(true_difference))]
+        before, after = simulate(REGIMES[name], true_difference, REPLICATES // 4, seed)
+        counts.update(naive_gates(before, after, true_difference))
+        for one_before, one_after in zip(before.mean(axis=2, dtype=float), after.mean(axis=2, dtype=float), strict=True):
+            comparison = comparison_of(one_before, one_after)
+            counts[judge(comparison, GATE).verdict] += 1
+            counts["covered"] += comparison.ci[0] <= true_difference <= comparison.ci[1]
+    return Counter({key: count / REPLICATES for key, count in counts.items()})
+
+
+def naive_gates(before, after, true_difference):
+    """Passes of gates that look only at the estimate, take rows as independent, ignore pairing, or look for significance."""
+    rows = (after - before).reshape(len(before), -1).astype(float)
+    mean = rows.mean(axis=1)
+    row_half = stats.t_quantile(rows.shape[1] - 1) * rows.std(axis=1, ddof=1) / np.sqrt(rows.shape[1])
+    arm_se = np.hypot(*(arm.mean(axis=2, dtype=float).std(axis=1, ddof=1) / np.sqrt(PROBLEMS) for arm in (before, after)))
+    return {
+        "estimate within margin": int((mean >= -MARGIN).sum()),
+        "after >= before": int((mean >= 0).sum()),
+        "unclustered": int((mean - row_half > -MARGIN).sum()),
+        "unclustered covered": int((abs(mean - true_difference) < row_half).sum()),
+        "unpaired": int((mean - 1.96 * arm_se > -MARGIN).sum()),
+        "no significant drop": int((mean + 1.96 * arm_se >= 0).sum()),
+    }
+
+
+def upper(rate):
+    """97.5 % upper bound of a measured rate."""
+    return stats.clopper_pearson(round(rate * REPLICATES), REPLICATES).high
+
+
+def lower(rate):
+    return stats.clopper_pearson(round(rate * REPLICATES), REPLICATES).low
+
+
+@pytest.mark.parametrize("name", REGIMES)
+def test_a_loss_of_the_margin_rarely_passes(name):
+    assert upper(rates(name, -MARGIN)["pass"]) <= 0.05
+
+
+@pytest.mark.parametrize("name", REGIMES)
+def test_a_loss_of_the_margin_rarely_fails(name):
+    """At the margin itself the arm is still acceptable by the gate's own words: `fail` claims a loss of more than the margin."""
+    assert upper(rates(name, -MARGIN)["fail"]) <= 0.05
+
+
+def test_an_unchanged_arm_passes():
+    assert lower(rates("moderate K=4", 0.0)["pass"]) >= 0.86
+    assert rates("moderate K=4", 0.0)["fail"] == 0
+
+
+@pytest.mark.parametrize("true_difference", [0.0, -MARGIN])
+def test_the_interval_covers_as_often_as_it_says(true_difference):
+    assert rates("moderate K=4", true_difference)["covered"] == pytest.approx(0.95, abs=0.012)
+    assert rates("moderate K=4", true_difference)["invalid"] == 0
+
+
+def test_planned_power_is_the_measured_power():
+    befores, afters = simulate(REGIMES["moderate K=4"], 0.0, 200, seed=4)
+    differences = (afters - befores).mean(axis=2, dtype=float)
+    se = np.sqrt(differences.var(axis=1, ddof=1).mean() / PROBLEMS)
+    assert rates("moderate K=4", 0.0)["pass"] == pytest.approx(stats.non_inferiority_power(se, MARGIN), abs=0.02)
+
+
+def test_naive_gates_err_on_the_same_answers():
+    at_margin, unchanged = rates("moderate K=4", -MARGIN), rates("moderate K=4", 0.0)
+    assert at_margin["estimate within margin"] > 0.45
+    assert lower(at_margin["unclustered"]) > 0.05
+    assert upper(at_margin["unclustered covered"]) < 0.90
+    assert lower(at_margin["no significant drop"]) > 0.05
+    assert upper(unchanged["unpaired"]) < lower(unchanged["pass"])
+    assert upper(unchanged["after >= before"]) < 0.6
+
+
+@pytest.mark.parametrize("name", REGIMES)
+def test_the_simulation_has_the_true_difference_it_claims(name):
+    before, after = (scores.mean(dtype=float) for scores in simulate(REGIMES[name], -MARGIN, 400, seed=3))
+    assert before == pytest.approx(np.mean(REGIMES[name].accuracies), abs=0.004)
+    assert after - before == pytest.approx(-MARGIN, abs=0.0025)
+
+
+def test_the_simulated_path_is_the_real_one():
+    """Samples given to `compare` as a table get the numbers and the verdict of the arrays above."""
+    befores, afters = simulate(REGIMES["moderate K=4"], 0.0, 2, seed=5)
+    for before, after in zip(befores, afters, strict=True):
+        arrays = comparison_of(before.mean(axis=1, dtype=float), after.mean(axis=1, dtype=float))
+        where = {"suite": "stories", "split": "gate", "effort": "high", "metric": "accuracy"}
+        samples = compare(samples_of(before), samples_of(after, arm="r8"), **where)
+        assert samples.ci == pytest.approx(arrays.ci, abs=1e-12)
+        assert (samples.clusters, samples.rows) == (arrays.clusters, arrays.rows)
+        assert judge(samples, GATE).verdict == judge(arrays, GATE).verdict
+
+
+if __name__ == "__main__":
+    naive = ["unclustered", "unpaired", "no significant drop", "estimate within margin", "after >= before"]
+    for name in REGIMES:
+        at_margin, unchanged = rates(name, -MARGIN), rates(name, 0.0)
+        shown = [at_margin["pass"], at_margin["fail"], unchanged["pass"], at_margin["covered"]]
+        print(name, *(f"{100 * rate:.1f}" for rate in shown), sep=" | ")
+        for gate in naive:
+            print("    ", gate, f"{100 * at_margin[gate]:.1f}", f"{100 * unchanged[gate]:.1f}", sep=" | ")

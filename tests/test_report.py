@@ -1,0 +1,528 @@
+"""Claims about the report: what it says, that it escapes what it quotes, and that a real browser opens it without complaint."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import itertools
+import json
+import os
+import re
+import select
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+from fabricated import fabricate_run, fabricate_zero_run
+
+from bench.records import Run, RunVerdict, VerdictName
+from bench.report import words, write_report
+from bench.report.flips import channels
+
+VERDICTS: tuple[VerdictName, ...] = ("pass", "fail", "inconclusive", "invalid")
+VOID = {"meta", "link", "br", "hr", "img", "input", "path", "use", "rect", "line", "circle"}
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202eevil\x00\ud800 [x](javascript:alert(3)) | `@all` &amp;"
+
+
+@functools.cache
+def made_up(verdict: VerdictName | None) -> Run:
+    return fabricate_run(Path("nowhere"), verdict, select_problems=20, gate_problems=120)
+
+
+def written(run: Run, folder: Path) -> str:
+    """Write the report of a run into a folder of its own; return the page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return write_report(dataclasses.replace(run, folder=folder)).read_text(encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """Text, ids, attributes and open tags of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open, f"</{tag}> closes nothing"
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] not in ("style", "script"):
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+    def values(self, attribute: str) -> list[str]:
+        return [attrs[attribute] or "" for _, attrs in self.tags if attribute in attrs]
+
+
+# What it says -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_verdict_is_told_by_word_and_by_shape(verdict: VerdictName, tmp_path: Path) -> None:
+    run = made_up(verdict)
+    assert run.verdict is not None
+    assert run.verdict.verdict == verdict
+    page = Page(written(run, tmp_path))
+    assert words.VERDICTS[verdict] in page.texts
+    hero = next(
+        html for html in re.findall(r'<section class="hero.*?</section>', (tmp_path / "report/index.html").read_text(), re.S)
+    )
+    icon = re.search(r'<svg class="icon".*?</svg>', hero, re.S)
+    assert icon is not None
+    shapes = {"pass": "<circle", "fail": "M21 5h22", "inconclusive": "M32 3l29", "invalid": "M32 5l29"}
+    assert [name for name, shape in shapes.items() if shape in icon.group()] == [verdict]
+
+
+@pytest.mark.parametrize("verdict", ["pass", "fail", "inconclusive"])
+def test_sentence_names_arm_change_interval_and_margin(verdict: VerdictName, tmp_path: Path) -> None:
+    run = made_up(verdict)
+    assert run.verdict is not None
+    page, gate = Page(written(run, tmp_path)), run.verdict.gates[0]
+    for part in (
+        str(gate.arm),
+        words.change("accuracy", gate.delta),
+        words.change_interval("accuracy", gate.ci),
+        "5\u00a0points",
+    ):
+        assert part.replace("\u00a0", " ") in page.text
+
+
+def test_run_without_gates_says_so(tmp_path: Path) -> None:
+    page = Page(written(made_up(None), tmp_path))
+    assert "NO VERDICT" in page.texts
+    assert "no gates" in page.text
+    assert ElementTree.parse(tmp_path / "junit.xml").findall(".//testcase") == []
+
+
+def test_unjudged_gates_are_not_a_pass(tmp_path: Path) -> None:
+    page = Page(written(dataclasses.replace(made_up("pass"), verdict=None, finished=False), tmp_path))
+    assert "NO VERDICT" in page.texts
+    assert "not finished" in page.text
+    assert "PASS" not in page.texts
+
+
+def test_model_that_scores_nothing_reads_sensibly(tmp_path: Path) -> None:
+    page = Page(written(fabricate_zero_run(tmp_path), tmp_path))
+    assert "Only the base model was run." in page.text
+    assert "on mgsm@test was answered correctly" in page.text
+    assert "(most: 66.5 %, base, high effort)" in page.text
+    assert "nan" not in page.text.lower().split()
+
+
+def test_unknown_memory_is_unknown_and_not_zero(tmp_path: Path) -> None:
+    run = made_up("pass")
+    phases = tuple(dataclasses.replace(phase, peak_rss_bytes=None) for phase in run.phases)
+    html = written(dataclasses.replace(run, phases=phases, training={}), tmp_path)
+    tile = re.search(r'<div class="tile ">\s*<h2>Peak host memory.*?</div>', html, re.S)
+    assert tile is not None
+    assert 'class="number">unknown<' in tile.group()
+    assert not re.search(r"\b0\s*(B|MiB|GiB)", Page(tile.group()).text)
+
+
+def test_device_memory_leads_where_there_is_a_device(tmp_path: Path) -> None:
+    page = Page(written(fabricate_run(tmp_path, "pass", 20, 120, gpu=True), tmp_path))
+    assert "Peak VRAM" in page.texts
+    assert "15.10" in page.text
+
+
+def test_loss_that_no_gate_sees_is_told_beside_the_verdict(tmp_path: Path) -> None:
+    page = Page(written(made_up("pass"), tmp_path))
+    assert re.search(r"Accuracy at low effort fell by \d+\.\d points .* and no gate looks at it", page.text)
+
+
+def test_truncation_above_two_percent_is_told(tmp_path: Path) -> None:
+    page = Page(written(fabricate_run(tmp_path, None, 20, 60, truncated=0.05), tmp_path))
+    assert "cut at the token limit" in page.text
+    assert "% truncated" in page.text
+    assert "cut at the token limit" not in Page(written(made_up("pass"), tmp_path)).text
+
+
+def test_failed_arms_are_listed_with_their_reason(tmp_path: Path) -> None:
+    page = Page(written(made_up("invalid"), tmp_path))
+    assert "failed-arms" in page.values("id")
+    assert "loss is not a number at step 112" in page.text
+
+
+def test_every_arm_tried_stands_in_the_selection(tmp_path: Path) -> None:
+    html = written(made_up("pass"), tmp_path)
+    table = re.search(r'<table id="selection-table">.*?</table>', html, re.S)
+    assert table is not None
+    text = Page(table.group()).text
+    assert all(arm in text for arm in ("r8-s40", "r8-s200", "r16-s40", "r16-s200"))
+    assert text.count("chosen") == 1
+
+
+def test_run_without_any_sample_still_gets_a_page(tmp_path: Path) -> None:
+    run = made_up("invalid")
+    page = Page(written(dataclasses.replace(run, samples=run.samples.iloc[:0], comparisons=(), cells=(), phases=()), tmp_path))
+    assert "INVALID" in page.texts
+    assert not list((tmp_path / "report").glob("*.png"))
+
+
+def test_one_broken_sample_does_not_break_the_report(tmp_path: Path) -> None:
+    run = made_up("pass")
+    samples = run.samples.copy()
+    empty = {"outcome": "error", "score": None, "answer": None, "output_tokens": None, "reasoning_tokens": None, "completion": ""}
+    for column, value in empty.items():
+        samples[column] = samples[column].astype(object)
+        samples.loc[samples.index[0], column] = value
+    page = Page(written(dataclasses.replace(run, samples=samples), tmp_path))
+    assert "1 answer ended in a fault of the machinery" in page.text
+
+
+# What it is ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_page_is_whole_and_loads_nothing(tmp_path: Path) -> None:
+    html = written(made_up("pass"), tmp_path)
+    page = Page(html)
+    assert page.open == []
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    targets = page.values("href") + page.values("xlink:href") + page.values("src")
+    assert all(target.startswith(("#", "data:")) or (tmp_path / "report" / target).is_file() for target in targets)
+    assert {target[1:] for target in targets if target.startswith("#")} <= set(ids)
+    assert not re.search(r"https?://|url\((?!#)|@import", html)
+    assert "default-src 'none'" in page.values("content")[0]
+
+
+def test_every_figure_has_a_picture_beside_it_and_words_instead_of_it(tmp_path: Path) -> None:
+    page = Page(written(made_up("pass"), tmp_path))
+    figures = {name.removeprefix("figure-") for name in page.values("id") if re.fullmatch(r"figure-[a-z]+-.*", name)}
+    pictures = {path.stem for path in (tmp_path / "report").glob("*.png")}
+    assert {"accuracy-by-effort", "accuracy-by-tokens", "accuracy-by-language", "training-loss", "outcomes"} <= pictures
+    assert pictures <= figures
+    drawings = [attrs for tag, attrs in page.tags if tag == "svg" and attrs.get("role") == "img"]
+    assert all(len(str(attrs["aria-label"])) > 20 for attrs in drawings)
+
+
+def test_equal_runs_give_equal_files(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        written(made_up("pass"), tmp_path / name)
+    first, second = ({path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*") if path.is_file()}
+                     for name in ("one", "two"))  # fmt: skip
+    assert first == second
+
+
+def test_failed_rendering_leaves_the_old_report_alone(tmp_path: Path) -> None:
+    run = made_up("pass")
+    written(run, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(KeyError):
+        written(dataclasses.replace(run, samples=run.samples.drop(columns="completion")), tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_pictures_of_an_earlier_report_do_not_stay(tmp_path: Path) -> None:
+    written(made_up("pass"), tmp_path)
+    written(fabricate_zero_run(tmp_path), tmp_path)
+    assert not (tmp_path / "report" / "training-loss.png").exists()
+
+
+def test_report_needs_neither_torch_nor_matplotlib_to_be_imported() -> None:
+    code = "import sys, bench.report; sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib', 'transformers')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parent.parent).returncode == 0
+
+
+def test_hundred_thousand_samples_render_in_seconds(tmp_path: Path) -> None:
+    run = made_up("pass")
+    times = -(-100_000 // len(run.samples))
+    parts = [run.samples.assign(item_id=run.samples["item_id"] + f"/{copy}") for copy in range(times)]
+    run = dataclasses.replace(run, samples=pd.concat(parts, ignore_index=True))
+    start = time.perf_counter()
+    html = written(run, tmp_path)
+    assert time.perf_counter() - start < 20
+    assert len(html) < 2_000_000
+
+
+# What it quotes -----------------------------------------------------------------------------------------------------------------
+
+
+def hostile_run() -> Run:
+    """A run in which every text that a model or a user can write is an attack."""
+    run = made_up("invalid")
+    good = made_up("pass")
+    assert run.verdict is not None
+    samples = good.samples.copy()
+    for column in ("completion", "answer", "target"):
+        samples[column] = HOSTILE
+    gates = tuple(dataclasses.replace(gate, name=HOSTILE, reasons=(HOSTILE,)) for gate in run.verdict.gates)
+    return dataclasses.replace(
+        good,
+        samples=samples,
+        failed_arms={HOSTILE: HOSTILE},
+        experiment=good.experiment.model_copy(update={"name": HOSTILE}),
+        environment=dataclasses.replace(good.environment, cpu=HOSTILE, packages={HOSTILE: HOSTILE}, started_at=HOSTILE),
+        verdict=RunVerdict("invalid", 4, gates),
+        command=HOSTILE,
+    )
+
+
+def test_hostile_text_is_shown_and_never_obeyed(tmp_path: Path) -> None:
+    html = written(hostile_run(), tmp_path)
+    page = Page(html)
+    assert page.open == []
+    assert [tag for tag, _ in page.tags].count("script") == 1
+    assert not [attrs for tag, attrs in page.tags if tag == "img" or any(name.startswith("on") for name in attrs)]
+    assert "<script>alert(1)</script>" in page.text
+    assert "\u202e" not in html
+    assert "\u27e8U+202E\u27e9evil\u27e8U+0000\u27e9" in page.text
+
+
+def test_hostile_text_stays_text_in_markdown_and_xml(tmp_path: Path) -> None:
+    written(hostile_run(), tmp_path)
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert not re.search(r"(?<!\\)<|(?<!\\)\]\(java|@all", summary)
+    case = ElementTree.parse(tmp_path / "junit.xml").find(".//testcase")
+    assert case is not None
+    assert case.attrib["name"].startswith("<script>alert(1)</script>")
+
+
+def test_a_megabyte_of_completion_is_cut_and_says_so(tmp_path: Path) -> None:
+    run = made_up("fail")
+    samples = run.samples.assign(completion="<|channel|>analysis<|message|>" + "x" * 1_000_000)
+    html = written(dataclasses.replace(run, samples=samples), tmp_path)
+    assert "more characters)" in html
+    assert len(html) < 1_500_000
+
+
+def test_changed_answers_stand_side_by_side_with_their_question(tmp_path: Path) -> None:
+    run = made_up("fail")
+    record = {"messages": [{"role": "user", "content": "How many <b>apples</b>?"}]}
+    lines = [json.dumps(record | {"prompt_hash": name}) for name in run.samples["prompt_hash"].unique()]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(lines) + '\n{"prompt_hash": "torn', encoding="utf-8")
+    page = Page(written(run, tmp_path))
+    assert "How many <b>apples</b>?" in page.text
+    assert page.text.count("expected") == sum(
+        min(10, int(total)) for total in re.findall(r"(?:to wrong|to right) (\d+)", page.text)
+    )
+
+
+def test_channels_are_read_from_raw_text_and_malformed_text_is_shown_raw() -> None:
+    reply = "<|channel|>analysis<|message|>2 + 2 = 4<|end|><|start|>assistant<|channel|>final<|message|>4<|return|>"
+    assert channels(reply) == (("analysis", "2 + 2 = 4"), ("final", "4"))
+    assert channels("<|channel|>analysis<|message|>cut sho") == (("analysis", "cut sho"),)
+    assert channels("no channels") == (("raw", "no channels"),)
+    assert channels("") == (("raw", "(nothing was generated)"),)
+
+
+# Numbers in words ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
+def test_no_number_is_unknown_in_every_unit(value: float | None) -> None:
+    shown = {words.share(value), words.count(value), words.decimal(value), words.seconds(value), words.size(value)}
+    assert shown | {words.change("accuracy", value), words.level("latency_s", value)} == {"unknown"}
+
+
+def test_numbers_carry_typographic_signs_and_units() -> None:
+    assert words.share(0.972) == "97.2\u00a0%"
+    assert words.change("accuracy", -0.012) == "\u22121.2\u00a0points"
+    assert words.change("output_tokens", 3.14) == "+3.1\u00a0tokens"
+    assert words.change("latency_s", 0.0124) == "+12\u00a0ms"
+    assert words.change("accuracy", -0.0001) == "0.0\u00a0points"
+    assert words.size(1.5 * 2**30) == "1.50\u00a0GiB"
+    assert words.seconds(600) == "10.0\u00a0min"
+
+
+# Files beside the page ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("verdict", "child", "kind"),
+    [("fail", "failure", "fail"), ("inconclusive", "failure", "inconclusive"), ("invalid", "error", "invalid")],
+)
+def test_junit_tells_fail_inconclusive_and_invalid_apart(verdict: VerdictName, child: str, kind: str, tmp_path: Path) -> None:
+    run = made_up(verdict)
+    assert run.verdict is not None
+    written(run, tmp_path)
+    suite = ElementTree.parse(tmp_path / "junit.xml").getroot()[0]
+    assert suite.attrib["tests"] == str(len(run.verdict.gates))
+    found = suite.find(f"testcase[@name='accuracy']/{child}")
+    assert found is not None
+    assert found.attrib["type"] == kind
+    assert found.text == "\n".join(run.verdict.gates[0].reasons)
+
+
+def test_junit_of_a_pass_has_no_failures(tmp_path: Path) -> None:
+    written(made_up("pass"), tmp_path)
+    suite = ElementTree.parse(tmp_path / "junit.xml").getroot()[0]
+    assert (suite.attrib["failures"], suite.attrib["errors"], suite.attrib["tests"]) == ("0", "0", "2")
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_summary_has_the_verdict_a_table_and_one_picture(verdict: VerdictName, tmp_path: Path) -> None:
+    written(made_up(verdict), tmp_path)
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert words.VERDICTS[verdict] in summary.splitlines()[0]
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", summary)
+    assert len(pictures) == 1
+    assert (tmp_path / pictures[0]).is_file()
+    for table in re.findall(r"(?:^\|.*\n)+", summary, re.M):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+
+
+# In a real browser --------------------------------------------------------------------------------------------------------------
+
+
+class Browser:
+    """Headless Chromium, spoken to over its debugging pipe; no driver and no port."""
+
+    def __init__(self, program: str, profile: Path) -> None:
+        ours_in, theirs_out = os.pipe()
+        theirs_in, ours_out = os.pipe()
+        ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)]
+        flags = (
+            "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+            "--disable-component-update --disable-sync --disable-dev-shm-usage --remote-debugging-pipe"
+        )
+        shell = f'exec "$0" {flags} --user-data-dir="$1" about:blank 3<&{ends[0]} 4>&{ends[1]}'
+        quiet = subprocess.DEVNULL
+        self.process = subprocess.Popen(
+            ["bash", "-c", shell, program, str(profile)], pass_fds=ends, stdin=quiet, stdout=quiet, stderr=quiet
+        )
+        for end in (theirs_in, theirs_out, *ends):
+            os.close(end)
+        self.read_end, self.write_end = ours_in, ours_out
+        self.waiting = b""
+        self.events: list[dict[str, Any]] = []
+        self.numbers = itertools.count(1)
+        self.session: dict[str, str] = {}
+        page = next(target for target in self.call("Target.getTargets")["targetInfos"] if target["type"] == "page")
+        attached = self.call("Target.attachToTarget", targetId=page["targetId"], flatten=True)
+        self.session = {"sessionId": attached["sessionId"]}
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        number = next(self.numbers)
+        message = {"id": number, "method": method, "params": params} | self.session
+        os.write(self.write_end, json.dumps(message).encode() + b"\0")
+        while (answer := self.receive()).get("id") != number:
+            self.events.append(answer)
+        assert "error" not in answer, answer
+        return dict(answer["result"])
+
+    def receive(self, timeout_s: float = 60) -> dict[str, Any]:
+        while b"\0" not in self.waiting:
+            ready, _, _ = select.select([self.read_end], [], [], timeout_s)
+            assert ready, f"the browser said nothing for {timeout_s} s"
+            part = os.read(self.read_end, 1 << 20)
+            assert part, "the browser has gone"
+            self.waiting += part
+        message, _, self.waiting = self.waiting.partition(b"\0")
+        return dict(json.loads(message))
+
+    def open(self, page: Path, width: int, dark: bool = False) -> None:
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=1, mobile=width < 500)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.events.clear()
+        self.call("Page.navigate", url=page.as_uri())
+        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+            self.events.append(self.receive())
+
+    def evaluate(self, expression: str) -> Any:
+        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    def complaints(self) -> list[dict[str, Any]]:
+        loud = ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled")
+        return [event for event in self.events if event.get("method") in loud]
+
+    def requests(self) -> list[str]:
+        return [event["params"]["request"]["url"] for event in self.events if event.get("method") == "Network.requestWillBeSent"]
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError, AssertionError):
+            self.call("Browser.close")
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        os.close(self.read_end)
+        os.close(self.write_end)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no chromium on this machine: apt-get install chromium")
+    opened = Browser(program, tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("name", ["pass", "hostile"])
+def test_browser_opens_the_page_without_errors_requests_or_overflow(
+    browser: Browser, name: str, width: int, tmp_path: Path
+) -> None:
+    written(made_up("pass") if name == "pass" else hostile_run(), tmp_path)
+    browser.open(tmp_path / "report" / "index.html", width, dark=width == 390)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.evaluate("document.querySelectorAll('#verdict').length") == 1
+    assert browser.complaints() == []
+    assert browser.requests() == [(tmp_path / "report" / "index.html").as_uri()]
+
+
+def test_table_sorts_and_copies_in_a_browser(browser: Browser, tmp_path: Path) -> None:
+    written(made_up("pass"), tmp_path)
+    browser.open(tmp_path / "report" / "index.html", 1280)
+    column = "[...document.querySelectorAll('#selection-table tbody tr')].map(row => Number(row.cells[2].dataset.raw))"
+    click = "document.querySelectorAll('#selection-table th button')[2].click()"
+    browser.evaluate(click)
+    rising = browser.evaluate(column)
+    browser.evaluate(click)
+    assert rising == sorted(rising)
+    assert browser.evaluate(column) == rising[::-1]
+    browser.evaluate("navigator.clipboard.writeText = async text => { window.copied = text }")
+    browser.evaluate("document.querySelector('#selection button[data-copy=csv]').click()")
+    assert (
+        browser.evaluate("window.copied.split('\\n')[0]")
+        == '"arm","reasoning in the asked language","accuracy","accuracy lost","taken","why not"'
+    )
+    browser.evaluate("document.querySelector('#selection button[data-copy=md]').click()")
+    assert browser.evaluate("window.copied.split('\\n')[1]") == "| --- | ---: | ---: | ---: | --- | --- |"
+    assert browser.complaints() == []
+
+
+def test_experiment_file_downloads_as_it_was_run(browser: Browser, tmp_path: Path) -> None:
+    run = made_up("pass")
+    written(run, tmp_path)
+    browser.open(tmp_path / "report" / "index.html", 1280)
+    address = browser.evaluate("document.querySelector('a[download]').href")
+    text = base64.b64decode(address.partition("base64,")[2]).decode()
+    assert "name: embedded" in text
+    assert "margin: 0.05" in text
