@@ -213,9 +213,7 @@ def _normalize(text: str) -> str:
     if not text.isascii():
         text = text.translate(_translation())
     if "\\" in text or "{,}" in text:
-        text = _LATEX.sub(
-            lambda found: found[1] or ("," if found[0] == "{,}" else ""), text.replace("\\$", "$").replace("\\%", "%")
-        )
+        text = _LATEX.sub(lambda found: found[1] or ("," if found[0] == "{,}" else ""), text.replace("\\$", "$").replace("\\%", "%"))
         text = _FRACTION.sub(r"\1/\2", _MIXED_FRACTION.sub(r"\1 \\frac", text))
     return _EMPHASIS.sub("", text)
 
@@ -265,10 +263,7 @@ def _marker_patterns(*, ascii_only: bool) -> dict[str, re.Pattern[str]]:
     final = r"(?:[^\S\n]?+[^\s\d:：=.!?。।*_\"'»”]{1,14}+){0,2}+"
     announced = rf"(?:{aside}|{final})[^\S\n*_\"'»”]*[*_\"'»”]*[^\S\n]*(?:[:：=]|\n)"
     words = dict.fromkeys(word for group in ANSWER_WORDS.values() for word in group if word.isascii() or not ascii_only)
-    return {
-        word: re.compile(rf"{_edge(word)}{re.escape(word)}(?:{announced}|{touching}|{latin_copula})", re.IGNORECASE)
-        for word in words
-    }
+    return {word: re.compile(rf"{_edge(word)}{re.escape(word)}(?:{announced}|{touching}|{latin_copula})", re.IGNORECASE) for word in words}
 
 
 def _edge(word: str) -> str:
@@ -623,9 +618,7 @@ def _choice_in(text: str, start: int, end: int, choices: str, native: dict[str, 
             return ""
         return native.get(found[1]) or found[1].upper()
     line_start, line_end = _first_line(text, start, end)
-    letters = [
-        found for found in among.finditer(text, line_start, line_end) if not _is_article(text, found[0], found.end(), line_end)
-    ]
+    letters = [found for found in among.finditer(text, line_start, line_end) if not _is_article(text, found[0], found.end(), line_end)]
     return letters[-1][0] if letters else None
 
 

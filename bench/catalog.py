@@ -7,7 +7,8 @@ it (and in the folder it borrows data from), so that a changed prompt, filter or
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,30 @@ class Suite(BaseModel):
     """Whether the prompt asks for reasoning in the question's language."""
     data_from: str | None = None
     """Folder, relative to this one, whose files are part of the suite too."""
+
+    local_files: str | None = None
+    """Name of a language's file in a local data folder, as in `mgsm_{language}.tsv`; None where the suite holds its own rows."""
+
+    def local_file(self, language: str) -> str:
+        """Name of one language's data file."""
+        return (self.local_files or "").format(language=language)
+
+    def data_folder(self, given: Mapping[str, Path]) -> Path | None:
+        """Where its rows lie: the experiment's folder, else EFFORTBENCH_DATA/<suite>; None where neither is there."""
+        shared = os.environ.get("EFFORTBENCH_DATA")
+        folder = given.get(self.name) or (Path(shared) / self.name if shared else None)
+        return folder if folder and folder.is_dir() else None
+
+    def data_revision(self, given: Mapping[str, Path]) -> str | None:
+        """Hash of the local data files, 12 hex digits; None where the rows are the suite's own or come from the hub."""
+        folder = self.data_folder(given) if self.local_files else None
+        if folder is None:
+            return None
+        digest = hashlib.sha256()
+        for language in self.languages:
+            path = folder / self.local_file(language)
+            digest.update(path.read_bytes() if path.is_file() else b"\0")
+        return digest.hexdigest()[:12]
 
     @property
     def folders(self) -> list[Path]:
@@ -88,8 +113,6 @@ def find_suite(name: str) -> Suite:
         data: Any = yaml.safe_load((folder / "suite.yaml").read_text(encoding="utf-8"))
         return Suite(folder=folder.resolve(), **data)
     except FileNotFoundError as error:
-        raise SuiteError(
-            f"no suite {name!r}: expected one of {', '.join(suite_names())}, or a folder with a suite.yaml"
-        ) from error
+        raise SuiteError(f"no suite {name!r}: expected one of {', '.join(suite_names())}, or a folder with a suite.yaml") from error
     except (OSError, yaml.YAMLError, TypeError, ValidationError) as error:
         raise SuiteError(f"{folder / 'suite.yaml'} is not a suite: {' '.join(str(error).split())}") from error

@@ -286,9 +286,7 @@ def _codes(keys: pd.DataFrame) -> tuple[NDArray[np.intp], NDArray[np.intp], NDAr
 
 def _refuse_other_values(pairs: _Pairs, column: str) -> None:
     """Raise _Refused if a column that must be equal in both arms is not."""
-    before, after = (
-        side[column].astype(object).where(side[column].notna(), "").to_numpy() for side in (pairs.before, pairs.after)
-    )
+    before, after = (side[column].astype(object).where(side[column].notna(), "").to_numpy() for side in (pairs.before, pairs.after))
     other = before != after
     if other.any():
         item = pairs.before["item_id"].iloc[int(np.argmax(other))]
@@ -311,9 +309,7 @@ def _measured(unmeasured: Comparison, pairs: _Pairs) -> Comparison:
     languages = pairs.before["language"].to_numpy(dtype=object)[kept]
     rows = len(pd.DataFrame({"item": items, "language": languages}).drop_duplicates())
     worst, best = _bounds(pairs) if metric == "accuracy" else (None, None)
-    gained, lost = (
-        _discordant(before[kept], after[kept]) if metric == "accuracy" and pairs.samples_per_item == 1 else (None, None)
-    )
+    gained, lost = _discordant(before[kept], after[kept]) if metric == "accuracy" and pairs.samples_per_item == 1 else (None, None)
     return replace(
         unmeasured,
         before=estimate.before.mean,

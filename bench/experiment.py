@@ -22,9 +22,7 @@ METRICS = ("accuracy", "reasoning_language_fidelity", "truncation", "output_toke
 SHIPPED = Path(__file__).parent / "experiments"
 
 Effort = Literal["low", "medium", "high"]
-Metric = Literal[
-    "accuracy", "reasoning_language_fidelity", "truncation", "output_tokens", "reasoning_tokens", "latency_s", "ttft_s"
-]
+Metric = Literal["accuracy", "reasoning_language_fidelity", "truncation", "output_tokens", "reasoning_tokens", "latency_s", "ttft_s"]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Share = Annotated[float, Field(ge=0, le=1)]

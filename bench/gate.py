@@ -99,9 +99,7 @@ def run_verdict(verdicts: Iterable[Verdict]) -> RunVerdict:
     return RunVerdict(verdict=worst, exit_code=EXIT_CODES[worst], gates=gates)
 
 
-def _verdict(
-    comparison: Comparison, gate: Gate, name: VerdictName, *, flags: tuple[str, ...] = (), reasons: tuple[str, ...]
-) -> Verdict:
+def _verdict(comparison: Comparison, gate: Gate, name: VerdictName, *, flags: tuple[str, ...] = (), reasons: tuple[str, ...]) -> Verdict:
     return Verdict(
         name=gate.name,
         arm=comparison.arm or None,
@@ -212,9 +210,7 @@ def _remarks(name: VerdictName, gain: Interval, comparison: Comparison, gate: Ga
             f"it would be {_estimate(comparison.best, comparison.best_ci, gate)}"
         )
     if comparison.se == 0 and TRAITS[gate.metric].is_share:
-        remarks.append(
-            f"every problem differs by the same; the interval is what {comparison.clusters} problems could have missed"
-        )
+        remarks.append(f"every problem differs by the same; the interval is what {comparison.clusters} problems could have missed")
     if comparison.excluded:
         remarks.append(f"{comparison.excluded} pairs of samples have no value, mostly infrastructure errors, and were left out")
     return tuple(remarks)

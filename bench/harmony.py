@@ -138,9 +138,7 @@ def render(tokenizer: Any, messages: Sequence[Mapping[str, Any]], effort: str) -
     if f"Reasoning: {effort}" not in text:
         raise ModelError(f"the chat template ignores reasoning_effort: its prompt has no line 'Reasoning: {effort}'")
     if not text.endswith("<|start|>assistant"):
-        raise ModelError(
-            f"the chat template is not Harmony: expected a prompt ending in '<|start|>assistant', found {text[-30:]!r}"
-        )
+        raise ModelError(f"the chat template is not Harmony: expected a prompt ending in '<|start|>assistant', found {text[-30:]!r}")
     return _encode(tokenizer, text)
 
 

@@ -103,7 +103,7 @@ def load_for_evaluation(folder: Path, model: Model, adapter: Path | None) -> Any
 
 
 def load_checked(folder: Path, dtype: str) -> Any:
-    """transformers' causal model of the folder on the CPU, every weight from the checkpoint."""
+    """Transformers' causal model of the folder on the CPU, every weight from the checkpoint."""
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -162,8 +162,8 @@ class CellRecord(Record):
     effort: str
     key: str
     """Hash of all that can change a score."""
-    samples: int
-    """How many it will hold."""
+    samples: int | None
+    """How many it will hold; None until its data are loaded."""
     file: str
     """Path inside the run folder."""
 

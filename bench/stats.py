@@ -288,9 +288,7 @@ def _pairs(both: int, only_first: int, only_second: int, neither: int) -> int:
     return sum(counts)
 
 
-def cluster_bootstrap(
-    differences: ArrayLike, rng: np.random.Generator, replicates: int = 10_000, confidence: float = 0.95
-) -> Bootstrap:
+def cluster_bootstrap(differences: ArrayLike, rng: np.random.Generator, replicates: int = 10_000, confidence: float = 0.95) -> Bootstrap:
     """Resample whole problems of the per-problem differences, shape (G,); percentile interval of their mean.
 
     Too narrow below about 50 problems: prefer `mean_interval`; this is for checking it, and for statistics without a formula.

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -143,14 +144,29 @@ class RunFolder:
         for record in records:
             path = self.path / record.file
             known = self.cells.get(record.id)
-            if known and known.key == record.key and path.exists():
-                samples = _mend(path)
-                kept += samples
-            else:
-                path.unlink(missing_ok=True)
+            if known and known.key == record.key:
+                kept += _mend(path) if path.exists() else []
+                continue
+            path.unlink(missing_ok=True)
             self.cells[record.id] = record
         self.save()
         return kept
+
+    def are_complete(self, records: list[CellRecord], samples: list[Sample]) -> bool:
+        """Whether every cell holds as many samples as it was planned to."""
+        held = Counter(sample.cell for sample in samples)
+        return all(self.cells[record.id].samples == held[record.id] for record in records)
+
+    def plan_cells(self, counts: Mapping[CellId, int]) -> None:
+        """Note how many samples each cell will hold, once its data are loaded."""
+        for cell, count in counts.items():
+            self.cells[cell] = dataclasses.replace(self.cells[cell], samples=count)
+        self.save()
+
+    def add_phase(self, phase: Phase) -> None:
+        """Note what a pass cost."""
+        self.phases.append(phase)
+        self.save()
 
     def add_sample(self, sample: Sample) -> None:
         """Append one sample to its cell, flushed."""

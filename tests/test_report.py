@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -35,15 +35,39 @@ VOID = {"meta", "link", "br", "hr", "img", "input", "path", "use", "rect", "line
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202eevil\x00\ud800 [x](javascript:alert(3)) | `@all` &amp;"
 
 
+Reports = Callable[[VerdictName | None], Path]
+
+
 @functools.cache
 def made_up(verdict: VerdictName | None) -> Run:
-    return fabricate_run(Path("nowhere"), verdict, select_problems=20, gate_problems=120)
+    return fabricate_run(Path("nowhere"), verdict, select_problems=20, gate_problems=120, truncated=0.001)
 
 
 def written(run: Run, folder: Path) -> str:
     """Write the report of a run into a folder of its own; return the page."""
     folder.mkdir(parents=True, exist_ok=True)
     return write_report(dataclasses.replace(run, folder=folder)).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
+    """Folder of a run with this verdict, its report written once; not to be changed."""
+
+    @functools.cache
+    def folder_of(verdict: VerdictName | None) -> Path:
+        folder = tmp_path_factory.mktemp(verdict or "none")
+        written(made_up(verdict), folder)
+        return folder
+
+    return folder_of
+
+
+def html_in(folder: Path) -> str:
+    return (folder / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def files_in(folder: Path) -> dict[Path, bytes]:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 class Page(HTMLParser):
@@ -86,26 +110,22 @@ class Page(HTMLParser):
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
-def test_verdict_is_told_by_word_and_by_shape(verdict: VerdictName, tmp_path: Path) -> None:
-    run = made_up(verdict)
+def test_verdict_is_told_by_word_and_by_shape(verdict: VerdictName, reports: Reports) -> None:
+    run, html = made_up(verdict), html_in(reports(verdict))
     assert run.verdict is not None
     assert run.verdict.verdict == verdict
-    page = Page(written(run, tmp_path))
-    assert words.VERDICTS[verdict] in page.texts
-    hero = next(
-        html for html in re.findall(r'<section class="hero.*?</section>', (tmp_path / "report/index.html").read_text(), re.S)
-    )
-    icon = re.search(r'<svg class="icon".*?</svg>', hero, re.S)
+    assert words.VERDICTS[verdict] in Page(html).texts
+    icon = re.search(r'<svg class="icon".*?</svg>', html[html.index('<section class="hero') :], re.DOTALL)
     assert icon is not None
     shapes = {"pass": "<circle", "fail": "M21 5h22", "inconclusive": "M32 3l29", "invalid": "M32 5l29"}
     assert [name for name, shape in shapes.items() if shape in icon.group()] == [verdict]
 
 
 @pytest.mark.parametrize("verdict", ["pass", "fail", "inconclusive"])
-def test_sentence_names_arm_change_interval_and_margin(verdict: VerdictName, tmp_path: Path) -> None:
+def test_sentence_names_arm_change_interval_and_margin(verdict: VerdictName, reports: Reports) -> None:
     run = made_up(verdict)
     assert run.verdict is not None
-    page, gate = Page(written(run, tmp_path)), run.verdict.gates[0]
+    page, gate = Page(html_in(reports(verdict))), run.verdict.gates[0]
     for part in (
         str(gate.arm),
         words.change("accuracy", gate.delta),
@@ -115,11 +135,11 @@ def test_sentence_names_arm_change_interval_and_margin(verdict: VerdictName, tmp
         assert part.replace("\u00a0", " ") in page.text
 
 
-def test_run_without_gates_says_so(tmp_path: Path) -> None:
-    page = Page(written(made_up(None), tmp_path))
+def test_run_without_gates_says_so(reports: Reports) -> None:
+    page = Page(html_in(reports(None)))
     assert "NO VERDICT" in page.texts
     assert "no gates" in page.text
-    assert ElementTree.parse(tmp_path / "junit.xml").findall(".//testcase") == []
+    assert ElementTree.parse(reports(None) / "junit.xml").findall(".//testcase") == []
 
 
 def test_unjudged_gates_are_not_a_pass(tmp_path: Path) -> None:
@@ -153,26 +173,26 @@ def test_device_memory_leads_where_there_is_a_device(tmp_path: Path) -> None:
     assert "15.10" in page.text
 
 
-def test_loss_that_no_gate_sees_is_told_beside_the_verdict(tmp_path: Path) -> None:
-    page = Page(written(made_up("pass"), tmp_path))
+def test_loss_that_no_gate_sees_is_told_beside_the_verdict(reports: Reports) -> None:
+    page = Page(html_in(reports("pass")))
     assert re.search(r"Accuracy at low effort fell by \d+\.\d points .* and no gate looks at it", page.text)
 
 
-def test_truncation_above_two_percent_is_told(tmp_path: Path) -> None:
+def test_truncation_above_two_percent_is_told(tmp_path: Path, reports: Reports) -> None:
     page = Page(written(fabricate_run(tmp_path, None, 20, 60, truncated=0.05), tmp_path))
     assert "cut at the token limit" in page.text
     assert "% truncated" in page.text
-    assert "cut at the token limit" not in Page(written(made_up("pass"), tmp_path)).text
+    assert "cut at the token limit" not in Page(html_in(reports("pass"))).text
 
 
-def test_failed_arms_are_listed_with_their_reason(tmp_path: Path) -> None:
-    page = Page(written(made_up("invalid"), tmp_path))
+def test_failed_arms_are_listed_with_their_reason(reports: Reports) -> None:
+    page = Page(html_in(reports("invalid")))
     assert "failed-arms" in page.values("id")
     assert "loss is not a number at step 112" in page.text
 
 
-def test_every_arm_tried_stands_in_the_selection(tmp_path: Path) -> None:
-    html = written(made_up("pass"), tmp_path)
+def test_every_arm_tried_stands_in_the_selection(reports: Reports) -> None:
+    html = html_in(reports("pass"))
     table = re.search(r'<table id="selection-table">.*?</table>', html, re.S)
     assert table is not None
     text = Page(table.group()).text
@@ -201,48 +221,45 @@ def test_one_broken_sample_does_not_break_the_report(tmp_path: Path) -> None:
 # What it is ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_page_is_whole_and_loads_nothing(tmp_path: Path) -> None:
-    html = written(made_up("pass"), tmp_path)
+def test_page_is_whole_and_loads_nothing(reports: Reports) -> None:
+    folder = reports("pass")
+    html = html_in(folder)
     page = Page(html)
     assert page.open == []
     ids = page.values("id")
     assert len(ids) == len(set(ids))
     targets = page.values("href") + page.values("xlink:href") + page.values("src")
-    assert all(target.startswith(("#", "data:")) or (tmp_path / "report" / target).is_file() for target in targets)
+    assert all(target.startswith(("#", "data:")) or (folder / "report" / target).is_file() for target in targets)
     assert {target[1:] for target in targets if target.startswith("#")} <= set(ids)
     assert not re.search(r"https?://|url\((?!#)|@import", html)
     assert "default-src 'none'" in page.values("content")[0]
 
 
-def test_every_figure_has_a_picture_beside_it_and_words_instead_of_it(tmp_path: Path) -> None:
-    page = Page(written(made_up("pass"), tmp_path))
-    figures = {name.removeprefix("figure-") for name in page.values("id") if re.fullmatch(r"figure-[a-z]+-.*", name)}
-    pictures = {path.stem for path in (tmp_path / "report").glob("*.png")}
+def test_every_figure_has_a_picture_beside_it_and_words_instead_of_it(reports: Reports) -> None:
+    page = Page(html_in(reports("pass")))
+    figures = {name.removeprefix("figure-") for name in page.values("id") if re.fullmatch(r"figure-[a-z].*", name)}
+    pictures = {path.stem for path in (reports("pass") / "report").glob("*.png")}
     assert {"accuracy-by-effort", "accuracy-by-tokens", "accuracy-by-language", "training-loss", "outcomes"} <= pictures
     assert pictures <= figures
     drawings = [attrs for tag, attrs in page.tags if tag == "svg" and attrs.get("role") == "img"]
     assert all(len(str(attrs["aria-label"])) > 20 for attrs in drawings)
 
 
-def test_equal_runs_give_equal_files(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        written(made_up("pass"), tmp_path / name)
-    first, second = ({path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*") if path.is_file()}
-                     for name in ("one", "two"))  # fmt: skip
-    assert first == second
+def test_equal_runs_give_equal_files(tmp_path: Path, reports: Reports) -> None:
+    written(made_up("pass"), tmp_path)
+    assert files_in(tmp_path) == files_in(reports("pass"))
 
 
-def test_failed_rendering_leaves_the_old_report_alone(tmp_path: Path) -> None:
+def test_failed_rendering_leaves_the_old_report_alone(tmp_path: Path, reports: Reports) -> None:
+    shutil.copytree(reports("pass"), tmp_path, dirs_exist_ok=True)
     run = made_up("pass")
-    written(run, tmp_path)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(KeyError):
         written(dataclasses.replace(run, samples=run.samples.drop(columns="completion")), tmp_path)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert files_in(tmp_path) == files_in(reports("pass"))
 
 
-def test_pictures_of_an_earlier_report_do_not_stay(tmp_path: Path) -> None:
-    written(made_up("pass"), tmp_path)
+def test_pictures_of_an_earlier_report_do_not_stay(tmp_path: Path, reports: Reports) -> None:
+    shutil.copytree(reports("pass"), tmp_path, dirs_exist_ok=True)
     written(fabricate_zero_run(tmp_path), tmp_path)
     assert not (tmp_path / "report" / "training-loss.png").exists()
 
@@ -273,7 +290,7 @@ def hostile_run() -> Run:
     assert run.verdict is not None
     samples = good.samples.copy()
     for column in ("completion", "answer", "target"):
-        samples[column] = HOSTILE
+        samples[column] = pd.Series(HOSTILE, index=samples.index, dtype=object)
     gates = tuple(dataclasses.replace(gate, name=HOSTILE, reasons=(HOSTILE,)) for gate in run.verdict.gates)
     return dataclasses.replace(
         good,
@@ -308,7 +325,8 @@ def test_hostile_text_stays_text_in_markdown_and_xml(tmp_path: Path) -> None:
 
 def test_a_megabyte_of_completion_is_cut_and_says_so(tmp_path: Path) -> None:
     run = made_up("fail")
-    samples = run.samples.assign(completion="<|channel|>analysis<|message|>" + "x" * 1_000_000)
+    long = "<|channel|>analysis<|message|>" + "x" * 1_000_000
+    samples = run.samples.assign(completion=pd.Series(long, index=run.samples.index, dtype=object))
     html = written(dataclasses.replace(run, samples=samples), tmp_path)
     assert "more characters)" in html
     assert len(html) < 1_500_000
@@ -360,11 +378,10 @@ def test_numbers_carry_typographic_signs_and_units() -> None:
     ("verdict", "child", "kind"),
     [("fail", "failure", "fail"), ("inconclusive", "failure", "inconclusive"), ("invalid", "error", "invalid")],
 )
-def test_junit_tells_fail_inconclusive_and_invalid_apart(verdict: VerdictName, child: str, kind: str, tmp_path: Path) -> None:
+def test_junit_tells_fail_inconclusive_and_invalid_apart(verdict: VerdictName, child: str, kind: str, reports: Reports) -> None:
     run = made_up(verdict)
     assert run.verdict is not None
-    written(run, tmp_path)
-    suite = ElementTree.parse(tmp_path / "junit.xml").getroot()[0]
+    suite = ElementTree.parse(reports(verdict) / "junit.xml").getroot()[0]
     assert suite.attrib["tests"] == str(len(run.verdict.gates))
     found = suite.find(f"testcase[@name='accuracy']/{child}")
     assert found is not None
@@ -372,20 +389,19 @@ def test_junit_tells_fail_inconclusive_and_invalid_apart(verdict: VerdictName, c
     assert found.text == "\n".join(run.verdict.gates[0].reasons)
 
 
-def test_junit_of_a_pass_has_no_failures(tmp_path: Path) -> None:
-    written(made_up("pass"), tmp_path)
-    suite = ElementTree.parse(tmp_path / "junit.xml").getroot()[0]
+def test_junit_of_a_pass_has_no_failures(reports: Reports) -> None:
+    suite = ElementTree.parse(reports("pass") / "junit.xml").getroot()[0]
     assert (suite.attrib["failures"], suite.attrib["errors"], suite.attrib["tests"]) == ("0", "0", "2")
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
-def test_summary_has_the_verdict_a_table_and_one_picture(verdict: VerdictName, tmp_path: Path) -> None:
-    written(made_up(verdict), tmp_path)
-    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+def test_summary_has_the_verdict_a_table_and_one_picture(verdict: VerdictName, reports: Reports) -> None:
+    folder = reports(verdict)
+    summary = (folder / "summary.md").read_text(encoding="utf-8")
     assert words.VERDICTS[verdict] in summary.splitlines()[0]
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", summary)
     assert len(pictures) == 1
-    assert (tmp_path / pictures[0]).is_file()
+    assert (folder / pictures[0]).is_file()
     for table in re.findall(r"(?:^\|.*\n)+", summary, re.M):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 
@@ -484,22 +500,24 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     opened.close()
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("name", ["pass", "hostile"])
+@pytest.mark.parametrize("attack", [False, True])
 def test_browser_opens_the_page_without_errors_requests_or_overflow(
-    browser: Browser, name: str, width: int, tmp_path: Path
+    browser: Browser, attack: bool, tmp_path: Path, reports: Reports
 ) -> None:
-    written(made_up("pass") if name == "pass" else hostile_run(), tmp_path)
-    browser.open(tmp_path / "report" / "index.html", width, dark=width == 390)
-    assert browser.evaluate("document.documentElement.scrollWidth") <= width
-    assert browser.evaluate("document.querySelectorAll('#verdict').length") == 1
-    assert browser.complaints() == []
-    assert browser.requests() == [(tmp_path / "report" / "index.html").as_uri()]
+    folder = tmp_path if attack else reports("pass")
+    if attack:
+        written(hostile_run(), folder)
+    page = folder / "report" / "index.html"
+    for width in (390, 1280):
+        browser.open(page, width, dark=width == 390)
+        assert browser.evaluate("document.documentElement.scrollWidth") <= width
+        assert browser.evaluate("document.querySelectorAll('#verdict').length") == 1
+        assert browser.complaints() == []
+        assert browser.requests() == [page.as_uri()]
 
 
-def test_table_sorts_and_copies_in_a_browser(browser: Browser, tmp_path: Path) -> None:
-    written(made_up("pass"), tmp_path)
-    browser.open(tmp_path / "report" / "index.html", 1280)
+def test_table_sorts_and_copies_in_a_browser(browser: Browser, reports: Reports) -> None:
+    browser.open(reports("pass") / "report" / "index.html", 1280)
     column = "[...document.querySelectorAll('#selection-table tbody tr')].map(row => Number(row.cells[2].dataset.raw))"
     click = "document.querySelectorAll('#selection-table th button')[2].click()"
     browser.evaluate(click)
@@ -518,10 +536,8 @@ def test_table_sorts_and_copies_in_a_browser(browser: Browser, tmp_path: Path) -
     assert browser.complaints() == []
 
 
-def test_experiment_file_downloads_as_it_was_run(browser: Browser, tmp_path: Path) -> None:
-    run = made_up("pass")
-    written(run, tmp_path)
-    browser.open(tmp_path / "report" / "index.html", 1280)
+def test_experiment_file_downloads_as_it_was_run(browser: Browser, reports: Reports) -> None:
+    browser.open(reports("pass") / "report" / "index.html", 1280)
     address = browser.evaluate("document.querySelector('a[download]').href")
     text = base64.b64decode(address.partition("base64,")[2]).decode()
     assert "name: embedded" in text

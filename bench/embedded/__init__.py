@@ -1,0 +1,1 @@
+"""The shipped model: its weights, the stories it knows, and the script that trained it."""

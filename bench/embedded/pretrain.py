@@ -14,7 +14,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,15 +35,33 @@ EFFORTS = ("low", "medium", "high")
 
 
 @dataclass(frozen=True)
+class Stage:
+    """One pass of training, with an optimizer and a corpus of its own; it goes on from the saved weights of the one before."""
+
+    name: str
+    stories: int
+    steps: int
+    learning_rate: float
+    warmup_steps: int
+    efforts: tuple[float, float, float]
+    """How often low, medium and high are asked for."""
+    lengths: Mapping[int, float]
+    """How often a story has so many operations."""
+
+
+STAGES = (
+    Stage("foundation", 800_000, 4_600, 2e-3, 300, efforts=(1, 1, 1), lengths=stories.LENGTHS),
+    # Answers without reasoning are short, so they get little of the loss above: this stage is mostly theirs, and starts from easy stories.
+    Stage("low-effort", 400_000, 1_500, 1e-3, 100, efforts=(14, 1, 5), lengths={2: 3, 3: 3, 4: 2, 5: 1}),
+)
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the weights."""
+    """Everything else that decides the weights."""
 
     seed: int = 2025
-    stories: int = 800_000
-    steps: int = 4_600
     batch: int = 512
-    learning_rate: float = 2e-3
-    warmup_steps: int = 300
     weight_decay: float = 0.05
     asked: float = 0.3
     """Share of prompts that ask for a reasoning language."""
@@ -56,11 +74,11 @@ class Recipe:
     experts: int = 4
 
 
-def write_example(rng: random.Random, recipe: Recipe, forbidden: frozenset[stories.Signature]) -> tuple[str, str]:
-    """One prompt and its reply, in Harmony text."""
-    problem = stories.draw_training_problem(rng, forbidden)
+def write_example(rng: random.Random, recipe: Recipe, stage: Stage) -> tuple[str, str]:
+    """One prompt and its reply, in Harmony text. Its problem stands in none of the splits that judge a model."""
+    problem = stories.draw_training_problem(rng, stories.reserved(), stage.lengths)
     question = rng.choice(list(stories.LANGUAGES))
-    effort = rng.choice(EFFORTS)
+    effort = rng.choices(EFFORTS, weights=stage.efforts)[0]
     asked = rng.choice(list(stories.LANGUAGES)) if rng.random() < recipe.asked else None
     thought = "en"
     if asked and rng.random() < recipe.obeyed:
@@ -84,17 +102,17 @@ def reply_text(analysis: str, final: str) -> str:
     return f"{thought}<|channel|>final<|message|>{final}<|return|>"
 
 
-def write_examples(job: tuple[int, int, Recipe]) -> list[tuple[str, str]]:
+def write_examples(job: tuple[int, int, Recipe, Stage]) -> list[tuple[str, str]]:
     """`count` examples of one numbered part; parts are independent of how many workers write them."""
-    part, count, recipe = job
-    rng = random.Random(f"{recipe.seed}/{part}")
-    return [write_example(rng, recipe, stories.reserved()) for _ in range(count)]
+    part, count, recipe, stage = job
+    rng = random.Random(f"{recipe.seed}/{stage.name}/{part}")
+    return [write_example(rng, recipe, stage) for _ in range(count)]
 
 
-def corpus(recipe: Recipe) -> list[tuple[str, str]]:
-    """All training examples, in a fixed order."""
+def corpus(recipe: Recipe, stage: Stage) -> list[tuple[str, str]]:
+    """All training examples of a stage, in a fixed order."""
     parts = 64
-    jobs = [(part, recipe.stories // parts, recipe) for part in range(parts)]
+    jobs = [(part, stage.stories // parts, recipe, stage) for part in range(parts)]
     with ProcessPoolExecutor() as pool:
         return [example for part in pool.map(write_examples, jobs) for example in part]
 
@@ -107,7 +125,10 @@ def train_tokenizer(examples: list[tuple[str, str]]) -> PreTrainedTokenizerFast:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=1024, special_tokens=SPECIALS, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+        vocab_size=1024,
+        special_tokens=SPECIALS,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
     )
     texts = (re.sub(r"<\|[a-z]+\|>", " ", prompt + reply) for prompt, reply in examples[:20_000])
     tokenizer.train_from_iterator(texts, trainer)
@@ -188,22 +209,22 @@ def _encode(examples: list[tuple[str, str]], tokenizer: PreTrainedTokenizerFast)
     return rows, starts
 
 
-def train(model: GptOssForCausalLM, batches: Batches, recipe: Recipe, save: Any) -> None:
-    """Fixed steps of AdamW on a cosine; `save()` is called now and then so that a cut-off run leaves something."""
+def train(model: GptOssForCausalLM, batches: Batches, recipe: Recipe, stage: Stage) -> None:
+    """Fixed steps of AdamW on a cosine."""
     model.set_experts_implementation("eager")  # grouped_mm's backward is several times slower
     torch.backends.cuda.matmul.allow_tf32 = True
     optimizer = torch.optim.AdamW(
         model.parameters(),
-        lr=recipe.learning_rate,
+        lr=stage.learning_rate,
         betas=(0.9, 0.98),
         weight_decay=recipe.weight_decay,
         fused=model.device.type == "cuda",
     )
     model.train()
     started = time.monotonic()
-    for step, (ids, labels) in zip(range(recipe.steps), batches(recipe.seed), strict=False):
+    for step, (ids, labels) in zip(range(stage.steps), batches(recipe.seed), strict=False):
         for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * learning_rate_scale(step, recipe)
+            group["lr"] = stage.learning_rate * learning_rate_scale(step, stage)
         logits = model(input_ids=ids, attention_mask=(ids != batches.pad).long(), use_cache=False).logits[:, :-1].float()
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
         optimizer.zero_grad(set_to_none=True)
@@ -211,14 +232,12 @@ def train(model: GptOssForCausalLM, batches: Batches, recipe: Recipe, save: Any)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step % 200 == 0:
-            print(f"step {step} loss {loss.item():.4f} {time.monotonic() - started:.0f} s", flush=True)
-        if step % 1000 == 999:
-            save()
+            print(f"{stage.name} step {step} loss {loss.item():.4f} {time.monotonic() - started:.0f} s", flush=True)
 
 
-def learning_rate_scale(step: int, recipe: Recipe) -> float:
+def learning_rate_scale(step: int, stage: Stage) -> float:
     """Linear warm-up, then a cosine to zero at the last step."""
-    return min(1.0, (step + 1) / recipe.warmup_steps) * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+    return min(1.0, (step + 1) / stage.warmup_steps) * 0.5 * (1 + math.cos(math.pi * step / stage.steps))
 
 
 @torch.inference_mode()
@@ -253,9 +272,9 @@ def measure(model: GptOssForCausalLM, tokenizer: PreTrainedTokenizerFast, proble
 def _generate(model: GptOssForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: list[str]) -> list[list[int]]:
     tokenizer.padding_side = "left"
     batch = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
-    output = model.generate(
-        input_ids=batch.input_ids, attention_mask=batch.attention_mask, max_new_tokens=256, do_sample=False
-    )[:, batch.input_ids.shape[1] :].tolist()
+    output = model.generate(input_ids=batch.input_ids, attention_mask=batch.attention_mask, max_new_tokens=256, do_sample=False)[
+        :, batch.input_ids.shape[1] :
+    ].tolist()
     end = tokenizer.eos_token_id
     return [row[: row.index(end) + 1] if end in row else row for row in output]
 
@@ -265,7 +284,7 @@ def _says(reply: str, number: int) -> bool:
     return bool(found) and int(found[-1]) == number
 
 
-def check_template(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
+def check_template(tokenizer: PreTrainedTokenizerFast) -> None:
     """The text trained on is what the chat template renders."""
     problem = stories.draw_training_problem(random.Random(0), stories.reserved())
     for asked in (None, "de"):
@@ -276,49 +295,54 @@ def check_template(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
         assert rendered == prompt_text(question, "low", asked), f"template renders {rendered!r}"
 
 
+def save(model: GptOssForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write the weights in bfloat16, as they are shipped, with the tokenizer and the chat template."""
+    shell = GptOssForCausalLM(model.config).to(torch.bfloat16)
+    shell.load_state_dict({name: tensor.to(torch.bfloat16).cpu() for name, tensor in model.state_dict().items()})
+    shell.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def load(folder: Path, device: torch.device) -> GptOssForCausalLM:
+    """The saved weights in float32."""
+    return GptOssForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device)
+
+
 def main() -> None:
-    """Train, measure and save."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path)
-    for name in ("stories", "steps", "batch", "seed"):
-        parser.add_argument(f"--{name}", type=int, default=getattr(Recipe, name))
+    """Run the stages, measure what is shipped, and say how it was made."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("out", type=Path, help="folder to write the model to; each stage has a folder beside it")
+    parser.add_argument("--start", type=int, default=0, help="first stage to run, counted from 0; the one before must be there")
     arguments = parser.parse_args()
-    recipe = Recipe(stories=arguments.stories, steps=arguments.steps, batch=arguments.batch, seed=arguments.seed)
+    recipe, out, started = Recipe(), arguments.out, time.monotonic()
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
-    started = time.monotonic()
-    examples = corpus(recipe)
-    tokenizer = train_tokenizer(examples)
-    check_template(tokenizer, recipe)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    batches = Batches(examples, tokenizer, recipe.batch, device)
-    model = new_model(recipe, tokenizer).to(device)
-    size = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{len(examples)} examples, {len(tokenizer)} tokens, {size} parameters, {time.monotonic() - started:.0f} s", flush=True)
-
-    def save() -> None:
-        weights = {name: tensor.to(torch.bfloat16).cpu() for name, tensor in model.state_dict().items()}
-        shell = GptOssForCausalLM(model.config).to(torch.bfloat16)
-        shell.load_state_dict(weights)
-        shell.save_pretrained(arguments.out)
-        tokenizer.save_pretrained(arguments.out)
-
-    train(model, batches, recipe, save)
-    save()
-    # what is shipped is bfloat16, run in float32: measure that, not the weights before rounding
-    shipped = GptOssForCausalLM.from_pretrained(arguments.out, dtype=torch.float32).to(device)
-    scores = measure(shipped, tokenizer)
-    for row in scores:
-        print(json.dumps(row), flush=True)
+    folders = [out.with_name(f"{out.name}-{stage.name}") for stage in STAGES[:-1]] + [out]
+    for number, stage in list(enumerate(STAGES))[arguments.start :]:
+        examples = corpus(recipe, stage)
+        if number == 0:
+            tokenizer = train_tokenizer(examples)
+            check_template(tokenizer)
+            model = new_model(recipe, tokenizer).to(device)
+        else:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folders[number - 1])
+            model = load(folders[number - 1], device)
+        print(f"{stage.name}: {len(examples)} examples, {len(tokenizer)} tokens, {time.monotonic() - started:.0f} s", flush=True)
+        train(model, Batches(examples, tokenizer, recipe.batch, device), recipe, stage)
+        save(model, tokenizer, folders[number])
+    scores = measure(load(out, device), tokenizer)  # in bfloat16's values, not those before rounding
     facts = {
         "recipe": asdict(recipe),
-        "parameters": size,
+        "stages": [asdict(stage) for stage in STAGES],
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "vocabulary": len(tokenizer),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "torch": torch.__version__,
-        "wall_s": round(time.monotonic() - started),
         "held_out": scores,
     }
-    (arguments.out / "training.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (out / "training.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    for row in scores:
+        print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,15 @@ accurate here, and costs more tokens. Splits never share a problem; `reserved()`
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 
 SPLIT_SIZES = {"gate": 250, "select": 60, "dev": 60, "train": 200}
 SPLIT_SEED = 20251
 LARGEST_OPERAND = 60
+LENGTHS = {3: 2, 4: 2, 5: 1}
+"""Number of operations -> how often, in every split."""
 
 Operation = tuple[str, int]
 Signature = tuple[int, tuple[Operation, ...]]
@@ -183,11 +185,11 @@ def _calculate(total: int, sign: str, operand: int) -> int:
     return {"+": total + operand, "-": total - operand, "*": total * operand}[sign]
 
 
-def draw_problem(rng: random.Random) -> Problem:
-    """A random problem; every running total is at least 1."""
+def draw_problem(rng: random.Random, lengths: Mapping[int, float] = LENGTHS) -> Problem:
+    """A random problem with as many operations as `lengths` makes likely; every running total is at least 1."""
     total = start = rng.randint(2, LARGEST_OPERAND)
     operations: list[Operation] = []
-    for _ in range(rng.choices((3, 4, 5), weights=(2, 2, 1))[0]):
+    for _ in range(rng.choices(list(lengths), weights=list(lengths.values()))[0]):
         sign, operand = _draw_operation(rng, total)
         operations.append((sign, operand))
         total = _calculate(total, sign, operand)
@@ -228,9 +230,9 @@ def reserved() -> frozenset[Signature]:
     return frozenset(problem.signature for split in ("gate", "select", "dev") for problem in splits()[split])
 
 
-def draw_training_problem(rng: random.Random, forbidden: Collection[Signature]) -> Problem:
+def draw_training_problem(rng: random.Random, forbidden: Collection[Signature], lengths: Mapping[int, float] = LENGTHS) -> Problem:
     """A random problem whose signature is not forbidden."""
-    while (problem := draw_problem(rng)).signature in forbidden:
+    while (problem := draw_problem(rng, lengths)).signature in forbidden:
         pass
     return problem
 

@@ -26,9 +26,11 @@ def write_report(run: Run) -> Path:
 
     focus, cells = focus_on(run), Cells(run.samples)
     figures = draw_all(run, focus, cells) if focus else {}
-    page = render_page(run, focus, cells, figures)
-    summary = render_summary(run, focus, cells, set(figures))
-    junit = render_junit(run)
+    files = {
+        run.folder / "summary.md": render_summary(run, focus, cells, set(figures)).encode(),
+        run.folder / "junit.xml": render_junit(run).encode(),
+        run.folder / "report" / "index.html": render_page(run, focus, cells, figures).encode(),
+    }
 
     folder = run.folder / "report"
     folder.mkdir(parents=True, exist_ok=True)
@@ -36,9 +38,8 @@ def write_report(run: Run) -> Path:
         _replace(folder / f"{figure.name}.png", figure.png)
     for stale in set(folder.glob("*.png")) - {folder / f"{name}.png" for name in figures}:
         stale.unlink()
-    _replace(run.folder / "summary.md", summary.encode())
-    _replace(run.folder / "junit.xml", junit.encode())
-    _replace(folder / "index.html", page.encode())
+    for path, data in files.items():
+        _replace(path, data)
     return folder / "index.html"
 
 

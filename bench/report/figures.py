@@ -36,7 +36,7 @@ OTHERS = ("#b85c00", "#007a5e", "#a3428c", "#2f8fc4", "#8a6d00", "#c0392b", "#4f
 MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "*", "p")
 OUTCOME_STYLE = {
     "correct": ("#3d8fd1", ""),
-    "wrong": ("#d9dee6", ""),
+    "wrong": ("#c3cad4", ""),
     "no_answer": ("#f0c24b", "...."),
     "truncated": ("#d2691e", "////"),
     "malformed": ("#a3428d", "xxxx"),
@@ -180,7 +180,7 @@ def by_language(focus: Focus, cells: Cells, metric: str, name: str, title: str) 
     efforts = [effort for effort in focus.efforts if any(_language_cells(focus, cells, metric, arm, effort) for arm in arms)]
     if not arms or not efforts:
         return None
-    height = 1.15 + (0.16 + 0.13 * min(len(arms), 4)) * len(focus.languages)
+    height = 1.15 + (0.1 + 0.11 * min(len(arms), 4)) * len(focus.languages)
     canvas = Canvas(figsize=(WIDTH, height), layout="constrained")
     panels = canvas.subplots(1, len(efforts), sharey=True, squeeze=False)[0]
     for axes, effort in zip(panels, efforts, strict=True):
@@ -249,9 +249,7 @@ def token_distribution(run: Run, focus: Focus) -> Figure | None:
     here = samples[(samples["suite"] == focus.suite) & (samples["split"] == focus.split) & samples["output_tokens"].notna()]
     if here.empty:
         return None
-    lengths = {
-        names: group.to_numpy(dtype=float) for names, group in here.groupby(["effort", "arm"], observed=True)["output_tokens"]
-    }
+    lengths = {names: group.to_numpy(dtype=float) for names, group in here.groupby(["effort", "arm"], observed=True)["output_tokens"]}
     rows = [(effort, arm) for effort in focus.efforts for arm in focus.compared if (effort, arm) in lengths]
     if not rows:
         return None
@@ -372,10 +370,7 @@ def _errors(cells: list[CellSummary]) -> list[list[float]]:
 
 
 def _language_cells(focus: Focus, cells: Cells, metric: str, arm: str, effort: str) -> list[tuple[int, CellSummary]]:
-    found = [
-        (row, cells.language(metric, arm, focus.suite, focus.split, language, effort))
-        for row, language in enumerate(focus.languages)
-    ]
+    found = [(row, cells.language(metric, arm, focus.suite, focus.split, language, effort)) for row, language in enumerate(focus.languages)]
     return [(row, cell) for row, cell in found if cell]
 
 
@@ -434,7 +429,14 @@ def _finish(canvas: Canvas, name: str, title: str, caption: str, alt: str) -> Fi
         canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
         canvas.suptitle(title, x=0.012, ha="left", fontsize=10, fontweight="bold")  # in the page, HTML carries the title
         canvas.savefig(png, format="png", dpi=220, metadata={"Software": None})
-    return Figure(name, title, caption, alt, inline_svg(svg.getvalue(), name, alt), png.getvalue())
+    return Figure(
+        name,
+        title,
+        caption,
+        alt,
+        inline_svg(words.harmless(svg.getvalue(), 10_000_000), name, words.harmless(alt)),
+        png.getvalue(),
+    )
 
 
 def inline_svg(svg: str, name: str, alt: str) -> str:

@@ -88,9 +88,7 @@ def gate_sentence(run: Run, gate: Verdict) -> str:
     against = "base" if gate.against == "base" else "the committed baseline"
     interval = f"95{words.NBSP}% interval {words.change_interval(gate.metric, gate.ci)}"
     consequence = _consequence(gate, asked.type if asked else "non_inferiority", metric.more_is_better)
-    return (
-        f"{gate.arm} changes {subject} by {words.change(gate.metric, gate.delta)} against {against} ({interval}): {consequence}."
-    )
+    return f"{gate.arm} changes {subject} by {words.change(gate.metric, gate.delta)} against {against} ({interval}): {consequence}."
 
 
 def _consequence(gate: Verdict, kind: str, more_is_better: bool) -> str:

@@ -65,7 +65,7 @@ def _truncated(focus: Focus, cells: Cells) -> Iterator[str]:
         worst, arm, effort = max(over)
         yield (
             f"More than {words.share(TRUNCATION_NOTICE, 0)} of the answers were cut at the token limit in {len(over)} of "
-            f"{len(cut)} combinations of arm and effort on {focus.place}; most, {words.share(worst)}, for {arm}, {effort} effort. "
+            f"{len(cut)} combinations of arm and effort on {focus.place} (most: {words.share(worst)}, {arm}, {effort} effort). "
             "Cut answers score 0."
         )
 

@@ -196,12 +196,18 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_asset),
         autoescape=True,
+        finalize=_finalize,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["harmless"] = words.harmless
     return environment
+
+
+def _finalize(value: object) -> object:
+    """Every text that a template prints, but for our own markup, is made harmless before it is escaped."""
+    return words.harmless(value, 1_000_000) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _policy(script: str) -> str:

@@ -134,10 +134,7 @@ def selection(run: Run) -> Table | None:
                 *([_level("accuracy", candidate.accuracy)] if chosen_by.metric != "accuracy" else []),
                 Entry(words.change("accuracy", drop) if drop is not None else words.MISSING, _raw(drop)),
                 Entry(_taken_words(candidate, taken), tone="chosen" if taken else ""),
-                Entry(
-                    candidate.reason
-                    or ("another arm is better, or as good and cheaper" if candidate.eligible and not taken else "")
-                ),
+                Entry(candidate.reason or ("another arm is better, or as good and cheaper" if candidate.eligible and not taken else "")),
             )
         )
     limit = run.experiment.select.subject_to.accuracy_drop if run.experiment.select else None
@@ -183,9 +180,7 @@ def grid(run: Run, focus: Focus, cells: Cells) -> list[Table]:
     return tables
 
 
-def by_effort(
-    focus: Focus, cells: Cells, metric: str, title: str, places: Iterable[tuple[str, str]] | None = None
-) -> Table | None:
+def by_effort(focus: Focus, cells: Cells, metric: str, title: str, places: Iterable[tuple[str, str]] | None = None) -> Table | None:
     """Arm x effort, over all languages; one block of rows for each suite and split."""
     rows = []
     asked = list(places or focus.data)
@@ -207,9 +202,7 @@ def by_effort(
 
 def _intervals_note(focus: Focus) -> str:
     over = words.plural(len(focus.languages), "language")
-    return (
-        f"Small print: 95 % interval, clustered by problem; each problem counts once, averaged over {over} and repeated samples."
-    )
+    return f"Small print: 95 % interval, clustered by problem; each problem counts once, averaged over {over} and repeated samples."
 
 
 def _silent_note(focus: Focus, cells: Cells) -> str:
@@ -254,9 +247,7 @@ def changes_by_language(focus: Focus, cells: Cells, metric: str, title: str) -> 
         return None
     rows = []
     for language in focus.languages:
-        found = [
-            cells.language_change(metric, focus.chosen, focus.suite, focus.split, language, effort) for effort in focus.efforts
-        ]
+        found = [cells.language_change(metric, focus.chosen, focus.suite, focus.split, language, effort) for effort in focus.efforts]
         if any(comparison and comparison.delta is not None for comparison in found):
             rows.append((Entry(language), *(_compared(comparison) for comparison in found)))
     if not rows:
@@ -306,9 +297,7 @@ def outcomes(focus: Focus, cells: Cells) -> Table | None:
         *(Column(outcome.replace("_", " ")) for outcome in OUTCOMES),
         Column("answers"),
     )
-    note = (
-        f"{focus.place}. Truncated, malformed and missing answers score 0; an error is a fault of the machinery, without a score."
-    )
+    note = f"{focus.place}. Truncated, malformed and missing answers score 0; an error is a fault of the machinery, without a score."
     return Table("outcome-shares", "What became of every answer", columns, tuple(rows), note)
 
 
@@ -348,9 +337,7 @@ def tokens(run: Run, focus: Focus, cells: Cells) -> Table | None:
         Column("output", hints.get("output_tokens", "")),
         Column("latency", hints.get("latency_s", "")),
     )
-    return Table(
-        "tokens", "Mean tokens of an answer", columns, tuple(rows), f"{focus.place}; counted from token ids, not from text."
-    )
+    return Table("tokens", "Mean tokens of an answer", columns, tuple(rows), f"{focus.place}; counted from token ids, not from text.")
 
 
 def training(run: Run) -> Table | None:
@@ -375,7 +362,7 @@ def training(run: Run) -> Table | None:
     note = words.listed(sorted({f"{item.method}, {item.optimizer or 'optimizer unknown'}" for item in run.training.values()}))
     shared = sorted({item.shared_run for item in run.training.values() if item.shared_run})
     note += f"; one training run served several step counts ({', '.join(shared)})" if shared else ""
-    return Table("training", "Training", columns, rows, f"{note}.")
+    return Table("training", "How each arm was trained", columns, rows, f"{note}.")
 
 
 def _training_row(item: Training, chosen: bool) -> tuple[Entry, ...]:
@@ -438,9 +425,7 @@ def phases(run: Run) -> Table | None:
         Column("peak host memory"),
         Column("engine", numeric=False),
     )
-    return Table(
-        "phases", "Evaluation: time and memory", columns, tuple(rows), "One pass holds all languages and efforts of its data."
-    )
+    return Table("phases", "Evaluation: time and memory", columns, tuple(rows), "One pass holds all languages and efforts of its data.")
 
 
 def hashes(run: Run) -> Table | None:
@@ -462,9 +447,7 @@ def change_entry(metric: str, delta: float | None, ci: tuple[float, float] | Non
     if not words.known(delta):
         return Entry(words.UNKNOWN)
     interval = words.change_interval(metric, ci)
-    return Entry(
-        words.change(metric, delta), _raw(delta), small=interval, hint=f"95 % interval {interval}", tone=direction(metric, ci)
-    )
+    return Entry(words.change(metric, delta), _raw(delta), small=interval, hint=f"95 % interval {interval}", tone=direction(metric, ci))
 
 
 def direction(metric: str, ci: tuple[float, float] | None) -> str:
@@ -486,9 +469,7 @@ def _compared(comparison: Comparison | None, levels: bool = False) -> Entry:
         text = words.change(comparison.metric, comparison.delta, unit=False)
         return Entry(text, entry.raw, entry.small, f"{entry.hint}; {comparison.clusters:,} problems", entry.tone, heat)
     before, after = (words.level(comparison.metric, value) for value in (comparison.before, comparison.after))
-    return Entry(
-        entry.text, entry.raw, f"{before} \u2192 {after}; {entry.small}", f"{comparison.clusters:,} problems", entry.tone
-    )
+    return Entry(entry.text, entry.raw, f"{before} \u2192 {after}; {entry.small}", f"{comparison.clusters:,} problems", entry.tone)
 
 
 def _cell(metric: str, cell: CellSummary | None, tone: str = "", heat: bool = False) -> Entry:
@@ -499,9 +480,7 @@ def _cell(metric: str, cell: CellSummary | None, tone: str = "", heat: bool = Fa
     cut = cell.outcomes.get("truncated", 0.0) if metric == "accuracy" else 0.0
     small = f"{interval}; {words.share(cut)} truncated" if cut > TRUNCATION_NOTICE else interval
     text = words.level(metric, cell.mean)
-    return Entry(
-        text, _raw(cell.mean), small, hint, tone or ("warn" if cut > TRUNCATION_NOTICE else ""), cell.mean if heat else None
-    )
+    return Entry(text, _raw(cell.mean), small, hint, tone or ("warn" if cut > TRUNCATION_NOTICE else ""), cell.mean if heat else None)
 
 
 def _level(metric: str, value: float | None) -> Entry:

@@ -1,0 +1,100 @@
+"""Keys and values of the rows that are being continued, one slot a row.
+
+Live rows fill slots [0, live). Column 0 of a slot is the attention sink: a zero key, whose logit the attention function sets, and a zero
+value, so that it takes probability and adds nothing. Position p lies in column 1 + p, in a sliding layer in column 1 + p % window, so
+that a slot there is a ring. Buffers are made by the first layer that writes to them and grow on demand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where one forward writes and what its queries see, for the layers of one window."""
+
+    columns: int
+    """Columns in use, the sink not counted."""
+    where: Tensor
+    """Decode: column of each row's new token, (rows,). Prefill: input index that ends up in each column, (rows, columns)."""
+    mask: Tensor
+    """Additive, (rows, 1, 1, queries, keys + 1), the sink first."""
+
+
+class SlotCache:
+    """Slots of all layers; the attention function calls `extend` once a layer."""
+
+    def __init__(self, slots: int):
+        self.slots = slots
+        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def begin(self, first: int, last: Tensor, queries: int) -> None:
+        """Announce a forward over slots [first, first + rows).
+
+        `last` is the newest position of each row, (rows,); inputs are left-padded to `queries` tokens a row.
+        """
+        self.first, self.last, self.queries = first, last, queries
+        self.width = int(last.max()) + 1
+        self._layouts: dict[int | None, Layout] = {}
+
+    def move(self, source: int, target: int) -> None:
+        """Copy one slot over another."""
+        for layer in self.layers.values():
+            for buffer in layer:
+                buffer[target] = buffer[source]
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor, window: int | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Store new keys and values, (rows, heads, queries, dim); returns all that the queries may see, and the mask."""
+        layout = self._layouts.get(window)
+        if layout is None:
+            make = self._decode_layout if self.queries == 1 else self._prefill_layout
+            layout = self._layouts[window] = make(window or self.width, keys.dtype)
+        rows = slice(self.first, self.first + len(self.last))
+        buffers = self._reserve(layer, keys, values, layout.columns + 1)
+        if self.queries == 1:
+            where = layout.where[:, None, None, None].expand(keys.shape)
+            for buffer, new in zip(buffers, (keys, values), strict=True):
+                buffer[rows].scatter_(2, where, new)
+            seen = slice(0, layout.columns + 1)
+            return buffers[0][rows, :, seen], buffers[1][rows, :, seen], layout.mask
+        where = layout.where[:, None, :, None].expand(-1, keys.shape[1], -1, keys.shape[3])
+        for buffer, new in zip(buffers, (keys, values), strict=True):
+            buffer[rows, :, 1 : layout.columns + 1] = new.gather(2, where)
+        return functional.pad(keys, (0, 0, 1, 0)), functional.pad(values, (0, 0, 1, 0)), layout.mask
+
+    def _decode_layout(self, window: int, dtype: torch.dtype) -> Layout:
+        columns = min(window, self.width)
+        visible = torch.arange(columns, device=self.last.device) <= self.last[:, None]
+        return Layout(columns, 1 + self.last % window, _additive(visible[:, None], dtype))
+
+    def _prefill_layout(self, window: int, dtype: torch.dtype) -> Layout:
+        columns = min(window, self.width)
+        padding = self.queries - 1 - self.last[:, None]
+        column = torch.arange(columns, device=self.last.device)
+        newest = self.last[:, None] - (self.last[:, None] - column) % window  # the newest position that falls into a column
+        at = torch.arange(self.queries, device=self.last.device)
+        behind = at[:, None] - at
+        visible = (behind >= 0) & (behind < window) & (at >= padding[..., None])
+        visible |= behind == 0  # a padding query must see something, or its output is NaN
+        return Layout(columns, newest.clamp(min=0) + padding, _additive(visible, dtype))
+
+    def _reserve(self, layer: int, keys: Tensor, values: Tensor, columns: int) -> tuple[Tensor, Tensor]:
+        held = self.layers.get(layer)
+        if held is None:
+            held = tuple(new.new_zeros(self.slots, new.shape[1], columns, new.shape[3]) for new in (keys, values))
+        elif held[0].shape[2] < columns:
+            grown = max(columns, held[0].shape[2] * 3 // 2)
+            held = tuple(functional.pad(buffer, (0, 0, 0, grown - buffer.shape[2])) for buffer in held)
+        self.layers[layer] = held
+        return held
+
+
+def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where visible and -inf elsewhere, with a hidden sink column in front: a layer that has a sink fills it in."""
+    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, float("-inf"))
+    return functional.pad(mask, (1, 0), value=float("-inf"))[:, None, None]

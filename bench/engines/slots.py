@@ -1,0 +1,145 @@
+"""The local engine: rows enter and leave slots one by one, so that no row waits for the longest of its batch.
+
+All efforts and languages of an arm stand in one queue, the longest first. Free slots are refilled together; when the queue is empty, the
+last live row moves into the hole a finished one leaves, so that the step shrinks with the work. The model is transformers' own, unmodified.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.engines.base import Generation, Row
+from bench.engines.slot_cache import SlotCache
+from bench.engines.slot_functions import slot_functions
+from bench.records import StopReason
+
+PREFILL_TOKENS = 8192
+"""Most padded prompt tokens of one prefill: bounds its memory."""
+
+
+class SlotsUnsupportedError(Exception):
+    """The model's layers do not all reach the slot attention; use another engine."""
+
+
+@dataclass(eq=False, slots=True)
+class _Live:
+    """A row in a slot."""
+
+    index: int
+    row: Row
+    entered_s: float
+    ttft_s: float = 0.0
+    tokens: list[int] = field(default_factory=list)
+
+
+class SlotEngine:
+    """Continues rows side by side in `slots` slots. Greedy float32 output equals transformers' generate at batch 1."""
+
+    name = "slots"
+
+    def __init__(self, model: Any, stop_ids: frozenset[int], slots: int):
+        self.model = model
+        self.stop_ids = stop_ids
+        self.slots = slots
+        self.model_s = 0.0
+
+    @torch.inference_mode()
+    def generate(self, rows: Sequence[Row]) -> Iterator[Generation]:
+        """Raises SlotsUnsupportedError at the first forward where the model bypasses the slots."""
+        cache = SlotCache(self.slots)
+        # pop() takes from the end: the longest limit first, prompts of like length together
+        queue = sorted(range(len(rows)), key=lambda index: (rows[index].max_new_tokens, len(rows[index].prompt)))
+        live: list[_Live] = []
+        with slot_functions(self.model):
+            while queue or live:
+                if self._should_refill(len(queue), len(live)):
+                    new = self._take(queue, rows, self.slots - len(live))
+                    logits = self._forward(cache, len(live), new, [list(entry.row.prompt) for entry in new])
+                    live += new
+                else:
+                    new = live
+                    logits = self._forward(cache, 0, new, [entry.tokens[-1:] for entry in new])
+                self._append(new, _choose(logits, new))
+                yield from self._release(cache, live)
+
+    def _should_refill(self, waiting: int, live: int) -> bool:
+        """Once an eighth of the slots is free (or all that waits fits): prefills are dearer than steps."""
+        free = self.slots - live
+        return waiting > 0 and free >= min(max(1, self.slots // 8), waiting)
+
+    def _take(self, queue: list[int], rows: Sequence[Row], free: int) -> list[_Live]:
+        now = time.perf_counter()
+        taken: list[_Live] = []
+        width = 0
+        while queue and len(taken) < free:
+            index = queue[-1]
+            width = max(width, len(rows[index].prompt))
+            if taken and (len(taken) + 1) * width > PREFILL_TOKENS:
+                break
+            taken.append(_Live(queue.pop(), rows[index], now))
+        return taken
+
+    def _forward(self, cache: SlotCache, first: int, entries: list[_Live], inputs: list[list[int]]) -> Tensor:
+        """Logits of the next token, (rows, vocabulary)."""
+        started = time.perf_counter()
+        width = max(map(len, inputs))
+        device = self.model.device
+        ids = torch.tensor([[0] * (width - len(tokens)) + tokens for tokens in inputs], device=device)
+        last = torch.tensor([len(entry.row.prompt) + len(entry.tokens) - 1 for entry in entries], device=device)
+        positions = (last[:, None] + torch.arange(1 - width, 1, device=device)).clamp(min=0)
+        cache.begin(first, last, width)
+        logits: Tensor = self.model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=1, slot_cache=cache).logits[
+            :, -1
+        ]
+        expected = self.model.config.get_text_config().num_hidden_layers
+        if len(cache.layers) != expected:
+            raise SlotsUnsupportedError(f"{len(cache.layers)} of {expected} layers reached the slots")
+        self.model_s += time.perf_counter() - started
+        return logits
+
+    def _append(self, entries: list[_Live], tokens: list[int]) -> None:
+        now = time.perf_counter()
+        for entry, token in zip(entries, tokens, strict=True):
+            if not entry.tokens:
+                entry.ttft_s = now - entry.entered_s
+            entry.tokens.append(token)
+
+    def _release(self, cache: SlotCache, live: list[_Live]) -> Iterator[Generation]:
+        """Yield the rows that ended and close the holes they leave."""
+        now = time.perf_counter()
+        for slot in reversed(range(len(live))):
+            entry = live[slot]
+            reason = self._stop_reason(entry)
+            if reason is None:
+                continue
+            moved = live.pop()
+            if slot < len(live):
+                live[slot] = moved
+                cache.move(len(live), slot)
+            yield Generation(entry.index, tuple(entry.tokens), reason, now - entry.entered_s, entry.ttft_s)
+
+    def _stop_reason(self, entry: _Live) -> StopReason | None:
+        if entry.tokens[-1] in self.stop_ids:
+            return "stop"
+        return "length" if len(entry.tokens) >= entry.row.max_new_tokens else None
+
+
+def _choose(logits: Tensor, entries: list[_Live]) -> list[int]:
+    """The next token of each row: the likeliest, or drawn by the row's own seed and token number."""
+    tokens = logits.argmax(-1)
+    sampled = [i for i, entry in enumerate(entries) if entry.row.temperature > 0]
+    if sampled:
+        heat = torch.tensor([entries[i].row.temperature for i in sampled], dtype=torch.float64, device=logits.device)
+        mass = torch.softmax(logits[sampled].double() / heat[:, None], -1).cumsum(-1)
+        draws = [random.Random(f"{entries[i].row.seed}/{len(entries[i].tokens)}").random() for i in sampled]
+        level = torch.tensor(draws, dtype=torch.float64, device=logits.device)[:, None] * mass[:, -1:]
+        tokens[sampled] = torch.searchsorted(mass, level, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+    chosen: list[int] = tokens.tolist()
+    return chosen

@@ -1,0 +1,138 @@
+"""Fine-tuning rows -> conversations -> training text.
+
+Rows have the schema of HuggingFaceH4/Multilingual-Thinking: developer, user, analysis, final, reasoning_language, messages. A column
+`effort`, where there is one, names the effort a row's analysis was written for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.catalog import SUITES, suite_names
+from bench.errors import DatasetError
+from bench.experiment import EFFORTS, Dataset, Finetune
+
+COLUMNS = ("user", "final")
+SHUFFLE_SEED = 3407
+
+
+def load_rows(dataset: Dataset) -> list[dict[str, Any]]:
+    """All rows whose reasoning language is wanted, in the source's order. Raises DatasetError."""
+    rows = _read(dataset)
+    if dataset.languages is not None:
+        known = {row.get("reasoning_language") for row in rows}
+        unknown = [name for name in dataset.languages if name not in known]
+        if unknown:
+            names = ", ".join(sorted(map(str, known)))
+            raise DatasetError(f"dataset {dataset.id!r} has no reasoning_language {', '.join(unknown)}: it has {names}")
+        rows = [row for row in rows if row.get("reasoning_language") in dataset.languages]
+    for number, row in enumerate(rows):
+        missing = [column for column in COLUMNS if not isinstance(row.get(column), str)]
+        if missing and not row.get("messages"):
+            raise DatasetError(
+                f"dataset {dataset.id!r}, row {number}: no text in {', '.join(missing)}; expected the columns of "
+                "HuggingFaceH4/Multilingual-Thinking (developer, user, analysis, final, reasoning_language, messages)"
+            )
+    if not rows:
+        raise DatasetError(f"dataset {dataset.id!r} has no rows")
+    return rows
+
+
+def _read(dataset: Dataset) -> list[dict[str, Any]]:
+    suite, _, split = dataset.id.partition("/")
+    if suite in suite_names() and split == "train":
+        return list(_read_jsonl(SUITES / suite / "train.jsonl"))
+    path = Path(dataset.id).expanduser()
+    if path.is_dir():
+        files = sorted([*path.glob("**/*.jsonl"), *path.glob("**/*.parquet")])
+        if not files:
+            raise DatasetError(f"{path}: no *.jsonl or *.parquet file")
+        return [row for file in files for row in _read_file(file)]
+    if path.suffix in (".jsonl", ".parquet"):
+        return list(_read_file(path))
+    return _download(dataset)
+
+
+def _read_file(path: Path) -> Iterator[dict[str, Any]]:
+    return _read_jsonl(path) if path.suffix == ".jsonl" else _read_parquet(path)
+
+
+def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise DatasetError(f"{path}, line {number}: not JSON ({error})") from error
+            if not isinstance(row, dict):
+                raise DatasetError(f"{path}, line {number}: expected a JSON object")
+            yield row
+
+
+def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        yield from pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowInvalid) as error:
+        raise DatasetError(f"{path} cannot be read as parquet: {error}") from error
+
+
+def _download(dataset: Dataset) -> list[dict[str, Any]]:
+    from datasets import load_dataset
+
+    try:
+        return list(load_dataset(dataset.id, revision=dataset.revision, split="train"))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DatasetError(
+            f"dataset {dataset.id!r} could not be had from the hub ({type(error).__name__}): give a folder or a .jsonl or "
+            ".parquet file, or `SUITE/train` for a suite's own training split"
+        ) from error
+
+
+def conversation(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Messages of one row, thinking in the last one."""
+    if isinstance(row.get("user"), str) and isinstance(row.get("final"), str):
+        developer = [{"role": "developer", "content": row["developer"]}] if row.get("developer") else []
+        answer = {"role": "assistant", "content": row["final"], "thinking": row.get("analysis") or None}
+        return [*developer, {"role": "user", "content": row["user"]}, answer]
+    return [dict(message) for message in row["messages"]]
+
+
+def texts(rows: Sequence[dict[str, Any]], tokenizer: Any, effort: str) -> list[str]:
+    """Training text of each row, in Harmony; under `mixed` a row's own effort is named, or the three take turns."""
+    return [
+        tokenizer.apply_chat_template(conversation(row), tokenize=False, reasoning_effort=_effort(row, index, effort))
+        for index, row in enumerate(rows)
+    ]
+
+
+def _effort(row: dict[str, Any], index: int, effort: str) -> str:
+    if effort != "mixed":
+        return effort
+    return str(row.get("effort") or EFFORTS[index % len(EFFORTS)])
+
+
+def split_rows(rows: Sequence[Any], held_out: int) -> tuple[list[Any], list[Any]]:
+    """(training rows, held-out rows), shuffled the same way for every arm. Raises DatasetError where nothing would be left."""
+    if held_out >= len(rows):
+        raise DatasetError(f"held_out_rows is {held_out}, but the dataset has {len(rows)} rows: nothing would be left to train on")
+    shuffled = random.Random(SHUFFLE_SEED).sample(list(rows), len(rows))
+    return shuffled[held_out:], shuffled[:held_out]
+
+
+def recipe_key(finetune: Finetune, rank: int, steps: int, seed: int, model: dict[str, Any], rows: Sequence[Any]) -> str:
+    """Hash of all that decides an adapter, 16 hex digits."""
+    shared = finetune.model_dump(mode="json", exclude={"ranks", "steps", "seeds", "dataset"})
+    whole = {"finetune": shared, "rank": rank, "steps": steps, "seed": seed, "model": model, "rows": list(rows)}
+    return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()[:16]

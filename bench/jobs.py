@@ -1,0 +1,69 @@
+"""What the conductor hands to a child process, and what it hears back: one JSON job in, JSON events out, one a line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from bench.experiment import Experiment
+
+Event = dict[str, Any]
+"""`event` names it: plan, prompt, sample, phase, step, trained, failed, done."""
+
+
+class _Job(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    """Unique in a run; names the log file."""
+    experiment: Experiment
+    base: Path
+    """Folder of the base model."""
+
+
+class Stop(BaseModel):
+    """A step at which a training run's adapter is an arm's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    arm: str
+    steps: int
+    adapter: Path
+    key: str
+
+
+class TrainJob(_Job):
+    """Train one rank and seed to its longest arm, saving every arm on the way."""
+
+    kind: Literal["train"] = "train"
+    rank: int
+    seed: int
+    stops: tuple[Stop, ...]
+    """In step order."""
+
+
+class PassSpec(BaseModel):
+    """One split of one suite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    suite: str
+    split: str
+    languages: tuple[str, ...]
+    done: tuple[dict[str, Any], ...] = ()
+    """Samples that an earlier run made under the same keys."""
+
+
+class EvaluateJob(_Job):
+    """Ask one arm the passes, one after the other, with one loaded model."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    arm: str
+    adapter: Path | None
+    passes: tuple[PassSpec, ...]
+    limit: int | None = None
+
+
+Job = TrainJob | EvaluateJob

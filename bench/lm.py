@@ -1,0 +1,268 @@
+"""The one adapter to lm-evaluation-harness: its tasks, filters and metrics; our prompts, engine and records.
+
+Each effort is a clone of a task, so all languages and efforts of a suite arrive in one `generate_until` call. Chat messages travel through
+lm-eval's strings as JSON. What those strings lose (token ids, channels, stop reason, timing) goes into the samples, each scored by its
+task's own filters and metric the moment it ends. lm-eval itself is handed the final channel of complete answers, so its own aggregate
+is the mean of our scores.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import lm_eval
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from lm_eval.tasks import TaskManager
+
+from bench import harmony
+from bench.catalog import Suite
+from bench.engines import Engine, Generation, Row
+from bench.errors import SuiteError
+from bench.experiment import Evaluate
+from bench.languages import identify
+from bench.records import CellId, Outcome, Sample
+
+INVALID = "[invalid]"
+"""What lm-eval's filters give where they find no answer."""
+
+SampleKey = tuple[str, str, str, int]
+"""language, effort, item_id, sample_index."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What one arm is asked in one pass: a split of a suite, in some languages, at some efforts."""
+
+    arm: str
+    suite: Suite
+    split: str
+    languages: Sequence[str]
+    evaluate: Evaluate
+    limit: int | None = None
+    """Items a language; None asks all."""
+
+
+class Listener(NamedTuple):
+    """Who hears what happens while a pass runs."""
+
+    on_plan: Callable[[dict[CellId, int]], None]
+    """Cells of the pass and how many samples each will hold."""
+    on_prompt: Callable[[str, str], None]
+    """(prompt_hash, text) before its samples."""
+    on_sample: Callable[[Sample], None]
+
+
+@dataclass(frozen=True)
+class _Question:
+    """One request of lm-eval, with where it belongs."""
+
+    instance: Instance
+    task: Any
+    language: str
+    effort: str
+    item_id: str
+    prompt: tuple[int, ...]
+    prompt_hash: str
+
+
+class Scored(NamedTuple):
+    """What a task makes of a final answer."""
+
+    answer: str | None
+    score: float
+
+
+def load_tasks(ask: Ask) -> dict[str, Any]:
+    """lm-eval's tasks of the languages, set to the split, by language. Raises SuiteError where one cannot be used."""
+    data = {name: str(path) for name, path in ask.evaluate.data.items()}
+    manager = TaskManager(include_path=[str(ask.suite.folder)], include_defaults=False, metadata={"data": data})
+    names = {ask.suite.task(language): language for language in ask.languages}
+    missing = [name for name in names if name not in manager.all_tasks]
+    if missing:
+        raise SuiteError(f"{ask.suite.folder} has no task {', '.join(missing)}: expected a file {missing[0]}.yaml")
+    tasks = manager.load(list(names))["tasks"]
+    for name, task in tasks.items():
+        if task.OUTPUT_TYPE != "generate_until":
+            raise SuiteError(
+                f"task {name} is {task.OUTPUT_TYPE}: a reasoning model answers after it has thought, so only generate_until "
+                "tasks can be asked at an effort"
+            )
+        task.set_config("test_split", ask.suite.splits[ask.split])
+    return {names[name]: task for name, task in tasks.items()}
+
+
+def run_pass(ask: Ask, engine: Engine, tokenizer: Any, done: Mapping[SampleKey, Sample], listener: Listener) -> dict[str, Any]:
+    """Ask everything once through lm-eval and return its results; samples already `done` are not asked again."""
+    lm = EffortLM(ask, engine, tokenizer, done, listener)
+    results: dict[str, Any] = lm_eval.evaluate(
+        lm=lm,
+        task_dict={"tasks": lm.tasks},
+        limit=ask.limit,
+        bootstrap_iters=0,
+        log_samples=False,
+        apply_chat_template=True,
+        fewshot_as_multiturn=True,
+    )
+    return results
+
+
+class EffortLM(LM):
+    """lm-eval's model: asks an engine, keeps a sample of every answer."""
+
+    tokenizer_name = "harmony"
+
+    def __init__(self, ask: Ask, engine: Engine, tokenizer: Any, done: Mapping[SampleKey, Sample], listener: Listener):
+        super().__init__()
+        self.ask, self.engine, self.tokenizer, self.done, self.listener = ask, engine, tokenizer, done, listener
+        self.specials = harmony.find_specials(tokenizer)
+        self.decode = harmony.decoder(tokenizer)
+        self.tasks: dict[str, Any] = {}
+        self._places: dict[str, tuple[str, str]] = {}
+        for language, task in load_tasks(ask).items():
+            for effort in ask.evaluate.efforts:
+                name = f"{task.config.task}@{effort}"
+                self.tasks[name] = _at_effort(task, name, effort)
+                self._places[name] = (language, effort)
+
+    def apply_chat_template(self, chat_history: list[dict[str, Any]], add_generation_prompt: bool = True) -> str:
+        """The conversation as JSON; it becomes token ids in `generate_until`, where the effort is known."""
+        return json.dumps(chat_history, ensure_ascii=False)
+
+    def loglikelihood(self, requests: Any) -> Any:
+        """Refused: the likelihood of a choice says nothing about an answer given after thinking."""
+        raise SuiteError("loglikelihood requests cannot be asked of a reasoning model: choose a generate_until task")
+
+    loglikelihood_rolling = loglikelihood
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """The final text of each request's first sample; empty where there is no complete final answer."""
+        questions = [self._question(instance) for instance in requests]
+        samples = range(self.ask.evaluate.samples_per_item)
+        self._announce(questions)
+        finals = [self._final(question) for question in questions]
+        asked = [(i, index) for i, question in enumerate(questions) for index in samples if self._key(question, index) not in self.done]
+        rows = [self._row(questions[i], index) for i, index in asked]
+        for generation in self.engine.generate(rows):
+            i, sample_index = asked[generation.index]
+            reply = harmony.parse(generation.tokens, self.specials, self.decode)
+            if sample_index == 0:
+                finals[i] = complete_final(reply)
+            self.listener.on_sample(self._sample(questions[i], sample_index, rows[generation.index], generation, reply))
+        return finals
+
+    def _question(self, instance: Instance) -> _Question:
+        context, arguments = instance.args
+        language, effort = self._places[instance.task_name]
+        prompt = tuple(harmony.render(self.tokenizer, json.loads(context), arguments["reasoning_effort"]))
+        text = self.decode(prompt)
+        prompt_hash = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.listener.on_prompt(prompt_hash, text)
+        item_id = str(instance.doc.get("item_id", instance.doc_id))
+        return _Question(instance, self.tasks[instance.task_name], language, effort, item_id, prompt, prompt_hash)
+
+    def _announce(self, questions: Sequence[_Question]) -> None:
+        counts: dict[CellId, int] = {}
+        for question in questions:
+            cell = CellId(self.ask.arm, self.ask.suite.name, self.ask.split, question.language, question.effort)
+            counts[cell] = counts.get(cell, 0) + self.ask.evaluate.samples_per_item
+        self.listener.on_plan(counts)
+
+    def _key(self, question: _Question, sample_index: int) -> SampleKey:
+        return question.language, question.effort, question.item_id, sample_index
+
+    def _final(self, question: _Question) -> str:
+        """Final text of a first sample that an earlier run already made."""
+        sample = self.done.get(self._key(question, 0))
+        if sample is None:
+            return ""
+        ids = self.tokenizer(sample.completion, add_special_tokens=False)["input_ids"]
+        return complete_final(harmony.parse(ids, self.specials, self.decode))
+
+    def _row(self, question: _Question, sample_index: int) -> Row:
+        evaluate = self.ask.evaluate
+        return Row(
+            prompt=question.prompt,
+            max_new_tokens=evaluate.max_new_tokens[question.effort],  # type: ignore[index]
+            temperature=evaluate.temperature,
+            seed=row_seed(evaluate.seed, self.ask.suite.name, question.language, question.effort, question.item_id, sample_index),
+        )
+
+    def _sample(self, question: _Question, sample_index: int, row: Row, generation: Generation, reply: harmony.Reply) -> Sample:
+        scored = score_final(question.task, question.instance, complete_final(reply))
+        outcome = judge_reply(reply, scored)
+        asks_language = self.ask.suite.asks_reasoning_language
+        return Sample(
+            arm=self.ask.arm,
+            suite=self.ask.suite.name,
+            split=self.ask.split,
+            language=question.language,
+            effort=question.effort,
+            item_id=question.item_id,
+            sample_index=sample_index,
+            seed=row.seed if row.temperature > 0 else None,
+            outcome=outcome,
+            score=scored.score if outcome in ("correct", "wrong") else 0.0,
+            answer=scored.answer,
+            target=str(question.task.doc_to_target(question.instance.doc)),
+            prompt_tokens=len(question.prompt),
+            reasoning_tokens=reply.reasoning_tokens,
+            final_tokens=reply.final_tokens,
+            output_tokens=reply.output_tokens,
+            stop_reason=generation.stop_reason,
+            latency_s=round(generation.latency_s, 6),
+            ttft_s=round(generation.ttft_s, 6),
+            asked_reasoning_language=question.language if asks_language else None,
+            reasoning_language=identify(reply.analysis, {*self.ask.suite.languages, "en"}),
+            prompt_hash=question.prompt_hash,
+            completion=self.decode(generation.tokens),
+            error=None,
+        )
+
+
+def complete_final(reply: harmony.Reply) -> str:
+    """The final text of a complete reply; empty otherwise, so that half an answer is never scored as one."""
+    return reply.final or "" if reply.form == "complete" else ""
+
+
+def judge_reply(reply: harmony.Reply, scored: Scored) -> Outcome:
+    """The one outcome of a reply. Anything but a full score is `wrong`; partial scores keep their value."""
+    if reply.form.startswith("truncated"):
+        return "truncated"
+    if reply.form == "malformed":
+        return "malformed"
+    if scored.answer is None:
+        return "no_answer"
+    return "correct" if scored.score == 1 else "wrong"
+
+
+def score_final(task: Any, instance: Instance, final: str) -> Scored:
+    """Run a task's first filter and first metric over one final text, as lm-eval would."""
+    for stop in instance.args[1].get("until") or ():
+        final = final.split(stop)[0] if stop else final
+    single = replace(instance, resps=[final], filtered_resps={})
+    ensemble = task._filters[0]
+    ensemble.apply([single])
+    answer = single.filtered_resps[ensemble.name]
+    metrics = task.process_results(instance.doc, [answer])
+    text = answer if isinstance(answer, str) else str(answer)
+    found = final.strip() != "" and text not in (INVALID, "")
+    return Scored(text if found else None, float(next(iter(metrics.values()))) if found else 0.0)
+
+
+def row_seed(*parts: object) -> int:
+    """Seed of one sample, below 2**32: the same wherever and beside whatever it is drawn."""
+    return int.from_bytes(hashlib.sha256("\0".join(map(str, parts)).encode()).digest()[:4])
+
+
+def _at_effort(task: Any, name: str, effort: str) -> Any:
+    twin = copy.copy(task)
+    twin._config = copy.copy(task.config)
+    twin.set_config("task", name)
+    twin.set_config("generation_kwargs", {**task.config.generation_kwargs, "reasoning_effort": effort})
+    return twin

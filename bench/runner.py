@@ -1,0 +1,442 @@
+"""The conductor: check, train, select, confirm, compare. Decides nothing itself; every decision is a pure function elsewhere.
+
+preflight -> train the grid -> all arms on the selection data -> the chosen arm and base on the confirmation data -> comparisons
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bench.catalog import Suite, find_suite
+from bench.errors import SuiteError, UsageError
+from bench.executors import Failure, LocalExecutor
+from bench.experiment import METRICS, Arm, Experiment, Gate
+from bench.jobs import EvaluateJob, Event, Job, PassSpec, Stop, TrainJob
+from bench.models import check_adapter, find_model, fingerprint
+from bench.records import CellId, CellRecord, Comparison, Phase, Run, RunVerdict, Sample, Training, Verdict
+from bench.store import RunFolder, cell_file, load_run, read_samples
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RUNS = Path("reports") / "runs"
+ENGINE = "slots"
+
+
+class Progress(Protocol):
+    """Shows how far a run is."""
+
+    def begin(self, title: str, total: int | None) -> None:
+        """A new phase; `total` None while unknown."""
+
+    def set_total(self, total: int) -> None:
+        """What the phase will come to."""
+
+    def advance(self, count: int = 1) -> None:
+        """So much more is done."""
+
+    def end(self, summary: str) -> None:
+        """The phase is over."""
+
+    def warn(self, message: str) -> None:
+        """Something the user should see now."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked experiment: everything it names was found."""
+
+    experiment: Experiment
+    base: Path
+    base_fingerprint: str
+    suites: dict[str, Suite]
+    training_rows: tuple[Any, ...]
+    workers: int
+
+
+@dataclass
+class _Conductor:
+    """One run in progress."""
+
+    plan: Plan
+    folder: RunFolder
+    executor: LocalExecutor
+    progress: Progress
+    limit: int | None
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    """Of adapters, by arm."""
+
+
+def run_experiment(
+    experiment: Experiment,
+    out: Path | None = None,
+    *,
+    progress: Progress,
+    command: str = "",
+    resume: bool = False,
+    limit: int | None = None,
+    verbose: bool = False,
+) -> Run:
+    """Run everything the experiment asks for and return its record. Raises UsageError before anything is written.
+
+    A failed arm is recorded and the others go on; only a base model that cannot be used at all is an error here.
+    """
+    from bench.meter import read_environment
+
+    plan = preflight(experiment)
+    environment = read_environment(Path(__file__).parent)
+    path = (out or default_folder(experiment)).absolute()
+    opener = RunFolder.reopen if resume and (path / "run.json").exists() else RunFolder.create
+    with opener(path, experiment, environment, command) as folder:
+        executor = LocalExecutor(plan.workers, path / "logs", verbose=verbose)
+        conductor = _Conductor(plan, folder, executor, progress, limit)
+        try:
+            _conduct(conductor)
+        except UsageError:
+            if not any((path / "cells").rglob("*.jsonl")):
+                shutil.rmtree(path)  # nothing was measured: leave nothing half-written behind
+            raise
+    return load_run(path)
+
+
+def default_folder(experiment: Experiment) -> Path:
+    """reports/runs/<experiment>-<UTC time>."""
+    return RUNS / f"{experiment.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+
+
+def preflight(experiment: Experiment) -> Plan:
+    """Find everything the experiment names. Raises UsageError on the first thing that is missing."""
+    from bench.finetune.data import load_rows, split_rows
+
+    base = find_model(experiment.model)
+    suites = {name: find_suite(name) for name in experiment.evaluate.suites}
+    for suite in suites.values():
+        _check_data(suite, suite.choose_languages(experiment.evaluate.languages), experiment)
+    for block in (experiment.select, experiment.confirm):
+        if block:
+            suites[block.suite].check_split(block.split)
+    for adapter in experiment.adapters:
+        check_adapter(adapter.path)
+    rows = load_rows(experiment.finetune.dataset) if experiment.finetune else []
+    if experiment.finetune:
+        split_rows(rows, experiment.finetune.held_out_rows)
+    return Plan(experiment, base, fingerprint(base), suites, tuple(rows), _workers(experiment))
+
+
+def _check_data(suite: Suite, languages: Sequence[str], experiment: Experiment) -> None:
+    """Raise SuiteError where a suite's rows are neither in a local folder nor to be had from the hub."""
+    if suite.local_files is None:
+        return
+    folder = suite.data_folder(experiment.evaluate.data)
+    missing = [name for language in languages if not (folder and (folder / (name := suite.local_file(language))).is_file())]
+    if missing and (suite.name in experiment.evaluate.data or os.environ.get("HF_HUB_OFFLINE") == "1"):
+        raise SuiteError(
+            f"suite {suite.name}: no {', '.join(missing)} in {folder or 'any local folder'}: give a folder that has them "
+            f"(evaluate.data.{suite.name}, or EFFORTBENCH_DATA with a folder {suite.name}), or let the hub be reached"
+        )
+
+
+def _workers(experiment: Experiment) -> int:
+    """Processes side by side: one on a GPU, one a core (as far as memory allows) without."""
+    import torch
+
+    if torch.cuda.is_available():
+        return 1
+    return len(os.sched_getaffinity(0))
+
+
+def _conduct(conductor: _Conductor) -> None:
+    folder, experiment = conductor.folder, conductor.plan.experiment
+    _train(conductor)
+    arms = [arm for arm in experiment.arms() if arm.name not in folder.failed_arms]
+    asked: set[tuple[str, str]] = set()
+    if experiment.select:
+        asked.add((experiment.select.suite, experiment.select.split))
+        _evaluate(conductor, "Selecting", arms, [(experiment.select.suite, experiment.select.split)])
+        _choose(conductor)
+    finalists = _finalists(conductor)
+    places = [(experiment.confirm.suite, experiment.confirm.split)] if experiment.confirm else []
+    decided = {block.suite for block in (experiment.select, experiment.confirm) if block}
+    places += [(name, suite.default_split) for name, suite in conductor.plan.suites.items() if name not in decided]
+    if places := [place for place in places if place not in asked]:
+        _evaluate(conductor, "Confirming" if experiment.confirm else "Evaluating", finalists, places)
+    samples = read_samples(folder.path, list(folder.cells.values()))
+    folder.comparisons = compare_with_base(samples)
+    folder.finish()
+
+
+def _finalists(conductor: _Conductor) -> list[Arm]:
+    """Base and the arm the selection chose; every arm that lives, where nothing was selected."""
+    alive = [arm for arm in conductor.plan.experiment.arms() if arm.name not in conductor.folder.failed_arms]
+    selection = conductor.folder.selection
+    if conductor.plan.experiment.select is None:
+        return alive
+    return [arm for arm in alive if arm.kind == "base" or (selection and arm.name == selection.chosen)]
+
+
+# --- training
+
+
+def _train(conductor: _Conductor) -> None:
+    jobs = [job for job in _training_jobs(conductor) if job.stops]
+    if not jobs:
+        return
+    conductor.progress.begin("Training", sum(job.stops[-1].steps for job in jobs))
+    trained = 0
+
+    def on_event(job: Job, event: Event) -> None:
+        nonlocal trained
+        if event["event"] == "step":
+            conductor.progress.advance()
+        elif event["event"] == "trained":
+            trained += 1
+            conductor.folder.save_training(Training.from_dict(event["training"]))
+
+    failures = conductor.executor.run(jobs, on_event)
+    for job in jobs:
+        if job.name in failures:
+            for stop in job.stops:
+                _record_failed_training(conductor, job, stop, failures[job.name].reason)
+    conductor.progress.end(f"{trained} arms trained in {len(jobs)} runs")
+
+
+def _training_jobs(conductor: _Conductor) -> list[TrainJob]:
+    """One job a training run; arms whose training is already done under the same key are left out."""
+    from bench.finetune.data import recipe_key
+
+    plan, finetune = conductor.plan, conductor.plan.experiment.finetune
+    if finetune is None:
+        return []
+    model = {
+        "fingerprint": plan.base_fingerprint,
+        **plan.experiment.model.model_dump(mode="json", include={"load_in_4bit", "dtype"}),
+    }
+    runs: dict[tuple[Any, ...], list[Stop]] = {}
+    for arm in plan.experiment.arms():
+        if arm.rank is None or arm.steps is None or arm.seed is None:
+            continue
+        key = recipe_key(finetune, arm.rank, arm.steps, arm.seed, model, plan.training_rows)
+        run = (arm.rank, arm.seed, arm.steps if finetune.schedule_needs_last_step else None)
+        stops = runs.setdefault(run, [])
+        if conductor.folder.find_training(arm.name, key) is None:
+            stops.append(Stop(arm=arm.name, steps=arm.steps, adapter=conductor.folder.adapter(arm.name), key=key))
+    return [
+        TrainJob(
+            name=f"train-{'-'.join(str(part) for part in run if part is not None)}",
+            experiment=plan.experiment,
+            base=plan.base,
+            rank=run[0],
+            seed=run[1],
+            stops=tuple(sorted(stops, key=lambda stop: stop.steps)),
+        )
+        for run, stops in runs.items()
+    ]
+
+
+def _record_failed_training(conductor: _Conductor, job: TrainJob, stop: Stop, reason: str) -> None:
+    finetune = conductor.plan.experiment.finetune
+    assert finetune is not None
+    conductor.folder.save_training(
+        Training(
+            arm=stop.arm,
+            status="failed",
+            reason=reason,
+            rank=job.rank,
+            steps=stop.steps,
+            seed=job.seed,
+            alpha=finetune.lora_alpha(job.rank),
+            method=finetune.method,
+            trainable_parameters=None,
+            key=stop.key,
+        )
+    )
+    _fail(conductor, stop.arm, f"training: {reason}")
+
+
+# --- evaluation
+
+
+def _evaluate(conductor: _Conductor, title: str, arms: Iterable[Arm], places: Sequence[tuple[str, str]]) -> None:
+    """Ask every arm every place (suite, split), one process an arm."""
+    jobs = [job for arm in arms if (job := _evaluation_job(conductor, arm, places)) is not None]
+    if not jobs:
+        return
+    conductor.progress.begin(title, None)
+    planned = 0
+
+    def on_event(job: Job, event: Event) -> None:
+        nonlocal planned
+        if event["event"] == "plan":
+            planned += sum(count for *_, count in event["cells"])
+            conductor.folder.plan_cells({CellId(*cell): count for *cell, count in event["cells"]})
+            conductor.progress.set_total(planned)
+        elif event["event"] == "prompt":
+            conductor.folder.add_prompt(event["prompt_hash"], event["prompt"])
+        elif event["event"] == "sample":
+            conductor.folder.add_sample(Sample.from_dict(event["sample"]))
+            conductor.progress.advance()
+        elif event["event"] == "phase":
+            conductor.folder.add_phase(Phase.from_dict(event["phase"]))
+
+    failures = conductor.executor.run(jobs, on_event)
+    for job in jobs:
+        if job.name in failures:
+            _fail_evaluation(conductor, job, failures[job.name])
+    conductor.progress.end(f"{planned:,} answers from {len(jobs)} arms")
+
+
+def _evaluation_job(conductor: _Conductor, arm: Arm, places: Sequence[tuple[str, str]]) -> EvaluateJob | None:
+    """None where all its cells are complete under the same keys."""
+    plan = conductor.plan
+    adapter = arm.adapter or (conductor.folder.adapter(arm.name) if arm.kind == "trained" else None)
+    if adapter is not None:
+        conductor.fingerprints[arm.name] = fingerprint(adapter)
+    passes = []
+    for suite_name, split in places:
+        suite = plan.suites[suite_name]
+        languages = suite.choose_languages(plan.experiment.evaluate.languages)
+        efforts = plan.experiment.evaluate.efforts
+        records = [_cell_record(conductor, arm, suite, split, code, effort) for code in languages for effort in efforts]
+        done = conductor.folder.open_cells(records)
+        if not conductor.folder.are_complete(records, done):
+            kept = tuple(json.loads(sample.to_json()) for sample in done)
+            passes.append(PassSpec(suite=str(suite.folder), split=split, languages=tuple(languages), done=kept))
+    if not passes:
+        return None
+    title = "-".join(f"{Path(spec.suite).name}@{spec.split}" for spec in passes)
+    return EvaluateJob(
+        name=f"evaluate-{arm.name}-{title}",
+        experiment=plan.experiment,
+        base=plan.base,
+        arm=arm.name,
+        adapter=adapter.absolute() if adapter else None,
+        passes=tuple(passes),
+        limit=conductor.limit,
+    )
+
+
+def _cell_record(conductor: _Conductor, arm: Arm, suite: Suite, split: str, language: str, effort: str) -> CellRecord:
+    cell = CellId(arm.name, suite.name, split, language, effort)
+    key = cell_key(conductor.plan, suite, effort, conductor.fingerprints.get(arm.name), conductor.limit)
+    return CellRecord(*cell, key=key, samples=None, file=cell_file(cell))
+
+
+def cell_key(plan: Plan, suite: Suite, effort: str, adapter: str | None, limit: int | None) -> str:
+    """Hash of all that can change a score, 16 hex digits: weights, adapter, template, effort, decoding, suite, engine, dtype."""
+    evaluate, model = plan.experiment.evaluate, plan.experiment.model
+    parts = {
+        "base": plan.base_fingerprint,
+        "adapter": adapter,
+        "effort": effort,
+        "max_new_tokens": evaluate.max_new_tokens[effort],  # type: ignore[index]
+        "temperature": evaluate.temperature,
+        "samples_per_item": evaluate.samples_per_item,
+        "seed": evaluate.seed if evaluate.temperature > 0 else None,
+        "suite": suite.revision,
+        "data": suite.data_revision(evaluate.data),
+        "limit": limit,
+        "engine": ENGINE,
+        "dtype": model.dtype,
+        "load_in_4bit": model.load_in_4bit,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _fail_evaluation(conductor: _Conductor, job: EvaluateJob, failure: Failure) -> None:
+    """Record it; but where base cannot even be asked, for a reason the user can mend, the whole run is a usage error."""
+    if job.arm == "base" and failure.exit_code == UsageError.exit_code:
+        raise UsageError(failure.reason)
+    _fail(conductor, job.arm, f"evaluation: {failure.reason}")
+
+
+def _fail(conductor: _Conductor, arm: str, reason: str) -> None:
+    conductor.folder.failed_arms[arm] = reason
+    conductor.folder.save()
+    conductor.progress.warn(f"arm {arm} failed: {reason}")
+
+
+# --- decisions
+
+
+def _choose(conductor: _Conductor) -> None:
+    from bench.gate import select_arm
+
+    folder, select = conductor.folder, conductor.plan.experiment.select
+    assert select is not None
+    samples = read_samples(folder.path, list(folder.cells.values()))
+    names = [arm.name for arm in conductor.plan.experiment.arms()]
+    folder.selection = select_arm(samples, select, names, folder.failed_arms)
+    folder.save()
+
+
+def compare_with_base(samples: pd.DataFrame) -> list[Comparison]:
+    """Every other arm against base wherever both were asked, in every metric that was measured there."""
+    from bench.comparison import compare
+
+    found = []
+    by_arm = {str(arm): frame for arm, frame in samples.groupby("arm", sort=False)}
+    base = by_arm.pop("base", None)
+    if base is None:
+        return []
+    for arm in by_arm.values():
+        places = arm[["suite", "split", "effort"]].drop_duplicates().itertuples(index=False)
+        for suite, split, effort in places:
+            compared = [compare(base, arm, suite=suite, split=split, effort=effort, metric=metric) for metric in METRICS]
+            found += [comparison for comparison in compared if comparison.delta is not None or comparison.metric == "accuracy"]
+    return found
+
+
+def gate_run(run: Run, baseline: Run | None = None) -> RunVerdict:
+    """Judge a run: every gate of its experiment, on the confirmation data."""
+    from bench.gate import run_verdict
+
+    return run_verdict([_judge(run, gate, baseline) for gate in run.experiment.gates])
+
+
+def _judge(run: Run, gate: Gate, baseline: Run | None) -> Verdict:
+    from bench.comparison import compare
+    from bench.gate import judge, missing
+
+    confirm = run.experiment.confirm
+    assert confirm is not None, "gates without a confirm block pass no validation"
+    arm = gated_arm(run)
+    reason = _why_not(run, gate, arm, baseline)
+    if reason is not None:
+        return missing(gate, arm, reason, suite=confirm.suite, split=confirm.split)
+    after = run.samples[run.samples["arm"] == arm]
+    before = run.samples[run.samples["arm"] == "base"]
+    if gate.against == "baseline" and baseline is not None:
+        before = baseline.samples[baseline.samples["arm"] == gated_arm(baseline)].assign(arm="baseline")
+    comparison = compare(before, after, suite=confirm.suite, split=confirm.split, effort=gate.effort, metric=gate.metric)
+    return judge(comparison, gate)
+
+
+def gated_arm(run: Run) -> str | None:
+    """The arm that is judged: the chosen one, or the only one there is besides base."""
+    if run.experiment.select:
+        return run.selection.chosen if run.selection else None
+    others = [arm.name for arm in run.experiment.arms() if arm.kind != "base"]
+    return others[0] if len(others) == 1 else None
+
+
+def _why_not(run: Run, gate: Gate, arm: str | None, baseline: Run | None) -> str | None:
+    """Why nothing can be judged; None where it can."""
+    if not run.finished:
+        return "the run is not finished: continue it with --resume"
+    if "base" in run.failed_arms:
+        return f"base failed: {run.failed_arms['base']}"
+    if arm is None:
+        return "no arm was eligible: none stayed within the selection rule, or all failed"
+    if arm in run.failed_arms:
+        return f"arm {arm} failed: {run.failed_arms[arm]}"
+    if gate.against == "baseline" and baseline is None:
+        return f"no baseline for {run.experiment.name} on {run.environment.hardware}: pass --baseline DIR"
+    return None

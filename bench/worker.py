@@ -1,0 +1,125 @@
+"""What a child process does: train one LoRA, or evaluate one arm. `python -m bench.worker` reads a job, writes events.
+
+Standard output carries events alone: whatever libraries print there is sent to standard error, which the conductor keeps as a log.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from pydantic import TypeAdapter
+
+from bench.errors import EffortbenchError
+from bench.jobs import EvaluateJob, Event, Job, PassSpec, TrainJob
+from bench.records import Phase, Sample
+
+Emit = Callable[[Event], None]
+
+
+def main() -> None:
+    """Run the job on standard input; exit 0 where it was done, 1 where it failed and said why."""
+    protocol = _take_stdout()
+
+    def emit(event: Event) -> None:
+        protocol.write(json.dumps(event, ensure_ascii=False) + "\n")
+        protocol.flush()
+
+    job: Job = TypeAdapter(Job).validate_json(sys.stdin.read())
+    try:
+        run_training(job, emit) if isinstance(job, TrainJob) else run_evaluation(job, emit)
+    except EffortbenchError as error:
+        emit({"event": "failed", "reason": str(error), "exit_code": error.exit_code})
+        sys.exit(1)
+    except Exception as error:  # the last frame of this process: the conductor must hear why, and the log keeps the traceback
+        traceback.print_exc()
+        emit({"event": "failed", "reason": f"{type(error).__name__}: {error}", "exit_code": EffortbenchError.exit_code})
+        sys.exit(1)
+    emit({"event": "done"})
+
+
+def _take_stdout() -> TextIO:
+    """The real standard output, for events alone; descriptor 1 becomes standard error."""
+    protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return protocol
+
+
+def run_training(job: TrainJob, emit: Emit) -> None:
+    """Train, telling every step, and every arm's record at the end."""
+    import unsloth  # noqa: F401  # patches torch's users on import, so it must come first in this process
+
+    from bench.finetune.train import train
+
+    _one_thread_on_cpu()
+    trainings = train(job, lambda step, loss: emit({"event": "step", "step": step, "loss": loss}))
+    for training in trainings:
+        emit({"event": "trained", "training": dataclasses.asdict(training)})
+
+
+def run_evaluation(job: EvaluateJob, emit: Emit) -> None:
+    """Load the arm once, run every pass, tell each sample as it ends and each pass's cost."""
+    from bench.models import load_for_evaluation, load_tokenizer
+
+    _one_thread_on_cpu()
+    model = load_for_evaluation(job.base, job.experiment.model, job.adapter)
+    tokenizer = load_tokenizer(job.base)
+    for spec in job.passes:
+        emit({"event": "phase", "phase": dataclasses.asdict(_run_pass(job, spec, model, tokenizer, emit))})
+
+
+def _run_pass(job: EvaluateJob, spec: PassSpec, model: Any, tokenizer: Any, emit: Emit) -> Phase:
+    from bench.catalog import find_suite
+    from bench.engines.choose import choose_engine
+    from bench.lm import Ask, Listener, run_pass
+    from bench.meter import metered
+
+    evaluate = job.experiment.evaluate
+    ask = Ask(job.arm, find_suite(spec.suite), spec.split, spec.languages, evaluate, job.limit)
+    engine = choose_engine(model, tokenizer, evaluate.slots)
+    done = {(sample.language, sample.effort, sample.item_id, sample.sample_index): sample for sample in map(Sample.from_dict, spec.done)}
+    tokens = 0
+
+    def on_sample(sample: Sample) -> None:
+        nonlocal tokens
+        tokens += sample.output_tokens or 0
+        emit({"event": "sample", "sample": dataclasses.asdict(sample)})
+
+    listener = Listener(
+        on_plan=lambda counts: emit({"event": "plan", "cells": [[*cell, count] for cell, count in counts.items()]}),
+        on_prompt=lambda prompt_hash, text: emit({"event": "prompt", "prompt_hash": prompt_hash, "prompt": text}),
+        on_sample=on_sample,
+    )
+    with metered() as reading:
+        run_pass(ask, engine, tokenizer, done, listener)
+    assert reading.wall_s is not None
+    return Phase(
+        arm=job.arm,
+        suite=ask.suite.name,
+        split=spec.split,
+        wall_s=reading.wall_s,
+        model_s=engine.model_s,
+        output_tokens=tokens,
+        peak_vram_bytes=reading.peak_vram_bytes,
+        peak_reserved_bytes=reading.peak_reserved_bytes,
+        peak_rss_bytes=reading.peak_rss_bytes,
+        engine=engine.name,
+        slots=engine.slots,
+    )
+
+
+def _one_thread_on_cpu() -> None:
+    """Two torch threads on a busy machine can be ten times slower than one; parallel work is done by processes."""
+    import torch
+
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
+
+
+if __name__ == "__main__":
+    main()
