@@ -11,12 +11,12 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from bench.errors import SuiteError
+from bench.errors import ExperimentError, SuiteError
+from bench.experiment import Name, parse_yaml
 
 _PACKAGE = Path(__file__).parent
 SUITES = _PACKAGE / "suites" if (_PACKAGE / "suites").is_dir() else _PACKAGE.parent / "suites"
@@ -29,24 +29,34 @@ class Suite(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     folder: Path
-    name: str
-    splits: dict[str, str]
+    name: Name
+    splits: Annotated[dict[Name, str], Field(min_length=1)]
     """Our split name -> the split of the lm-eval task."""
     default_split: str
     """Asked where an experiment neither selects nor confirms on this suite."""
-    languages: dict[str, str]
+    languages: Annotated[dict[Name, str], Field(min_length=1)]
     """Language code -> English name."""
     asks_reasoning_language: bool = False
     """Whether the prompt asks for reasoning in the question's language."""
-    data_from: str | None = None
-    """Folder, relative to this one, whose files are part of the suite too."""
-
-    local_files: str | None = None
+    data_from: Annotated[str, Field(pattern=r"^\.\./[A-Za-z0-9_-]+$")] | None = None
+    """Folder beside this one, as in `../stories`, whose files are part of the suite too."""
+    local_files: Annotated[str, Field(pattern=r"^[^/]*\{language\}[^/]*$")] | None = None
     """Name of a language's file in a local data folder, as in `mgsm_{language}.tsv`; None where the suite holds its own rows."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Suite:
+        if self.folder.name != self.name:
+            raise ValueError(f"it is named {self.name!r}, but its folder {self.folder.name!r}: they must be the same")
+        if self.default_split not in self.splits:
+            raise ValueError(f"default_split {self.default_split!r} is not among splits ({', '.join(self.splits)})")
+        missing = [str(folder) for folder in self.folders if not folder.is_dir()]
+        if missing:
+            raise ValueError(f"data_from names no folder: {', '.join(missing)}")
+        return self
 
     def local_file(self, language: str) -> str:
         """Name of one language's data file."""
-        return (self.local_files or "").format(language=language)
+        return (self.local_files or "").replace("{language}", language)
 
     def data_folder(self, given: Mapping[str, Path]) -> Path | None:
         """Where its rows lie: the experiment's folder, else EFFORTBENCH_DATA/<suite>; None where neither is there."""
@@ -109,10 +119,13 @@ def suite_names() -> list[str]:
 def find_suite(name: str) -> Suite:
     """A shipped suite, or the folder of one. Raises SuiteError."""
     folder = SUITES / name if name in suite_names() else Path(name)
+    path = folder / "suite.yaml"
     try:
-        data: Any = yaml.safe_load((folder / "suite.yaml").read_text(encoding="utf-8"))
-        return Suite(folder=folder.resolve(), **data)
-    except FileNotFoundError as error:
+        return Suite(folder=folder.resolve(), **parse_yaml(path.read_text(encoding="utf-8"), "suite.yaml"))
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise SuiteError(f"no suite {name!r}: expected one of {', '.join(suite_names())}, or a folder with a suite.yaml") from error
-    except (OSError, yaml.YAMLError, TypeError, ValidationError) as error:
-        raise SuiteError(f"{folder / 'suite.yaml'} is not a suite: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, problem['loc'])) or 'suite'}: {problem['msg']}" for problem in error.errors()]
+        raise SuiteError(f"{path} is not a suite: {' '.join('; '.join(problems[:3]).split())}") from error
+    except (OSError, ValueError, TypeError, RuntimeError, ExperimentError) as error:
+        raise SuiteError(f"{path} is not a suite: {' '.join(str(error).split())}") from error

@@ -6,18 +6,22 @@ never a verdict.
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import click
 import typer
 from rich.console import Console
 
-from bench.errors import EffortbenchError, RunFolderError
+from bench.errors import EffortbenchError, RunFolderError, UsageError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from bench.experiment import Experiment
     from bench.records import Run, RunVerdict
 
@@ -115,34 +119,53 @@ def export(
         elif format == "csv":
             samples.to_csv(path, index=False)
         else:
-            samples.to_json(path, orient="records", lines=True, force_ascii=False)
+            path.write_text("".join(_lines(samples)), encoding="utf-8")
     except OSError as error:
-        raise RunFolderError(f"{path} cannot be written: {error.strerror}; pass another --out") from error
+        raise RunFolderError(f"{path} cannot be written: {error.strerror or error}; pass another --out") from error
     console.print(f"{len(samples):,} samples in [bold]{path}[/]")
+
+
+def _lines(samples: pd.DataFrame) -> Iterator[str]:
+    """One JSON object a sample, as in the run folder: None where a cell is empty, counts as whole numbers, all digits of a float."""
+    whole = ("seed", "reasoning_tokens", "final_tokens", "output_tokens")
+    for row in samples.to_dict("records"):
+        values: dict[str, Any] = {str(name): None if value is None or value != value else value for name, value in row.items()}
+        values |= {name: int(values[name]) for name in whole if values[name] is not None}
+        yield json.dumps(values, ensure_ascii=False) + "\n"
 
 
 def main() -> None:
     """Run the command line and exit."""
-    sys.exit(_exit_code())
+    code = _exit_code()
+    if code == INTERRUPTED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # taking a process with torch in it apart takes seconds, and nothing is left to be saved
+    sys.exit(code)
 
 
 def _exit_code() -> int:
     try:
         code = app(standalone_mode=False)
-    except click.exceptions.Abort:
+    except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
-    except KeyboardInterrupt:
-        return _interrupted()
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
+    except typer.TyperException as error:  # the command line itself is wrong
+        if message := error.format_message().strip():  # empty where help was asked for, and is printed
+            _print_error(f"{message} (effortbench --help says more)")
+        return UsageError.exit_code
     except EffortbenchError as error:
-        errors.print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True, highlight=False)
+        _print_error(str(error))
         return error.exit_code
     except Exception:
         errors.print_exception()
         return INTERNAL_ERROR
+    if code == INTERRUPTED:  # typer's word for a KeyboardInterrupt
+        return _interrupted()
     return code if isinstance(code, int) else 0
+
+
+def _print_error(message: str) -> None:
+    errors.print(f"[bold red]error:[/] {_escape(message)}", soft_wrap=True, highlight=False)
 
 
 def _interrupted() -> int:

@@ -1,4 +1,8 @@
-"""Jobs -> child processes on this machine. Every event is handed to one listener, in one thread, in the order it came."""
+"""Jobs -> child processes on this machine. Every event is handed to one listener, in one thread, in the order it came.
+
+Whatever a child does (exit, segfault, hang, write rubbish, leave processes of its own behind), it ends in one `Failure` or in none, and
+no child outlives `run`.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +14,22 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.errors import EffortbenchError
 from bench.jobs import Event, Job
 
+WORKER = (sys.executable, "-m", "bench.worker")
+INTERNAL = EffortbenchError.exit_code
 LOG_TAIL_LINES = 5
+GRACE_S = 1.0
+"""Between asking children to end and ending them: Ctrl-C is done within 2 s."""
+PIPE_GRACE_S = 5.0
+"""How long a dead child's last words are waited for, where a process that left its group holds the pipe open."""
 QUIET = {
     "UNSLOTH_DISABLE_STATISTICS": "1",
     "UNSLOTH_AUTO_INSTALL": "0",
@@ -38,81 +50,114 @@ class Failure:
 
     reason: str
     exit_code: int
-    """Of the error class, 70 where the process died without a word."""
+    """Of the error class; 70 where the process died without a word."""
 
 
 class LocalExecutor:
-    """Runs up to `workers` jobs side by side, each in its own process, with its standard error in a log file."""
+    """Runs up to `workers` jobs side by side, each in its own process, with its standard error in a log file.
 
-    def __init__(self, workers: int, logs: Path, *, verbose: bool = False):
+    `command` reads a job on standard input and writes events; tests run other programs than the worker.
+    """
+
+    def __init__(self, workers: int, logs: Path, *, verbose: bool = False, command: Sequence[str] = WORKER):
+        assert workers >= 1, "no worker, no work"
         self.workers = workers
         self.logs = logs
         self.verbose = verbose
+        self.command = tuple(command)
+        self._lock = threading.Lock()
+        """Guards the two below: no child may start once they are being ended."""
         self._processes: set[subprocess.Popen[str]] = set()
+        self._is_ending = False
 
     def run(self, jobs: Sequence[Job], on_event: Callable[[Job, Event], None]) -> dict[str, Failure]:
         """Run all jobs; returns the failures by job name. On any exception, children are ended before it goes on."""
         self.logs.mkdir(parents=True, exist_ok=True)
+        self._is_ending = False
         events: queue.Queue[tuple[Job, Event]] = queue.Queue()
         waiting = deque(jobs)
+        running: dict[str, threading.Thread] = {}
         failures: dict[str, Failure] = {}
-        running = 0
+        done: set[str] = set()
         try:
             while waiting or running:
-                while waiting and running < self.workers:
+                while waiting and len(running) < self.workers:
                     job = waiting.popleft()
-                    threading.Thread(target=self._follow, args=(job, events), daemon=True).start()
-                    running += 1
+                    running[job.name] = threading.Thread(target=self._follow, args=(job, events), daemon=True)
+                    running[job.name].start()
                 job, event = events.get()
+                if job.name not in running:
+                    continue  # a word that came after its end
                 if event["event"] == "failed":
-                    failures[job.name] = Failure(event["reason"], event["exit_code"])
+                    failures.setdefault(job.name, Failure(event["reason"], event["exit_code"]))
+                elif event["event"] == "done":
+                    done.add(job.name)
                 elif event["event"] == "ended":
-                    running -= 1
-                    if event["returncode"] and job.name not in failures:
-                        failures[job.name] = Failure(self._obituary(job, event["returncode"]), 70)
-                else:
+                    running.pop(job.name)
+                    if job.name not in failures and (event["returncode"] != 0 or job.name not in done):
+                        failures[job.name] = Failure(self._obituary(job, event["returncode"]), INTERNAL)
+                elif job.name not in failures:
                     on_event(job, event)
         finally:
             self._end_children()
+            deadline = time.monotonic() + GRACE_S / 2
+            for thread in running.values():
+                thread.join(max(0.0, deadline - time.monotonic()))  # it removes its child's temporary folder
         return failures
 
     def log(self, job: Job) -> Path:
         """Where a job's standard error goes."""
         return self.logs / f"{job.name}.log"
 
-    def _start(self, job: Job, cache: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bench.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=None if self.verbose else self.log(job).open("w", encoding="utf-8"),
-            text=True,
-            encoding="utf-8",
-            env=child_environment(os.environ) | {"UNSLOTH_COMPILE_LOCATION": cache},
-            start_new_session=True,  # Ctrl-C reaches the conductor alone, which ends its children itself
-        )
-        self._processes.add(process)
-        return process
-
     def _follow(self, job: Job, events: queue.Queue[tuple[Job, Event]]) -> None:
         """One child's life, in a thread of its own; whatever happens, the last event says that it ended."""
         returncode = 1
         try:
             # Unsloth writes compiled code; each process gets a folder of its own
-            with tempfile.TemporaryDirectory(prefix="effortbench-") as cache:
-                process = self._start(job, cache)
-                _send(process, job.model_dump_json())
-                assert process.stdout
-                for line in process.stdout:
-                    events.put((job, json.loads(line)))
+            with tempfile.TemporaryDirectory(prefix="effortbench-", ignore_cleanup_errors=True) as scratch:
+                process = self._start(job, Path(scratch))
+                reader = threading.Thread(target=_read, args=(process, job, events), daemon=True)
+                reader.start()
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+                _signal_group(process, signal.SIGKILL)  # what it left behind would keep the pipe open
                 returncode = process.wait()
+                reader.join(PIPE_GRACE_S)
                 self._processes.discard(process)
+        except (OSError, ValueError) as error:
+            events.put((job, {"event": "failed", "reason": f"the process could not be started: {error}", "exit_code": INTERNAL}))
         finally:
             events.put((job, {"event": "ended", "returncode": returncode}))
 
+    def _start(self, job: Job, scratch: Path) -> subprocess.Popen[str]:
+        order = scratch / "job.json"  # a file, for a pipe would block where the child does not read
+        order.write_text(job.model_dump_json(), encoding="utf-8")
+        log = None if self.verbose else self.log(job).open("w", encoding="utf-8")
+        try:
+            with order.open(encoding="utf-8") as stdin, self._lock:
+                if self._is_ending:
+                    raise InterruptedError("the run is being ended")
+                process = subprocess.Popen(
+                    self.command,
+                    stdin=stdin,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                    encoding="utf-8",
+                    errors="replace",
+                    env=child_environment(os.environ) | {"UNSLOTH_COMPILE_LOCATION": str(scratch / "compiled")},
+                    start_new_session=True,  # Ctrl-C reaches the conductor alone, which ends its children itself
+                )
+                self._processes.add(process)
+        finally:
+            if log:
+                log.close()
+        return process
+
     def _obituary(self, job: Job, returncode: int) -> str:
-        if returncode < 0:
-            how = f"was ended by {signal.Signals(-returncode).name}"
+        if returncode == 0:
+            how = "ended without saying that its job was done"
+        elif returncode < 0:
+            how = f"was ended by {_signal_name(-returncode)}"
             if returncode == -signal.SIGKILL:
                 how += " (out of memory, or killed by hand)"
         else:
@@ -126,22 +171,57 @@ class LocalExecutor:
         return "; its log ends: " + " | ".join(lines[-LOG_TAIL_LINES:])[-600:] if lines else ""
 
     def _end_children(self) -> None:
-        for process in list(self._processes):
-            process.terminate()
-        for process in list(self._processes):
-            try:
-                process.wait(timeout=1)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        """Ask all to end, give them a second together, then end them."""
+        with self._lock:
+            self._is_ending = True
+            alive = [process for process in self._processes if process.returncode is None]
+        for process in alive:
+            _signal_group(process, signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_S
+        while any(process.returncode is None for process in alive) and time.monotonic() < deadline:
+            time.sleep(0.01)  # the threads that follow them collect their exit codes
+        for process in alive:
+            if process.returncode is None:
+                _signal_group(process, signal.SIGKILL)
 
 
-def _send(process: subprocess.Popen[str], text: str) -> None:
-    assert process.stdin
+def _read(process: subprocess.Popen[str], job: Job, events: queue.Queue[tuple[Job, Event]]) -> None:
+    """Hand on a child's events; one that writes anything else is ended."""
+    assert process.stdout
+    with process.stdout:
+        for line in process.stdout:
+            event = _parse(line)
+            if event is None:
+                reason = f"the process wrote something that is no event: {line.strip()[:80]!r}"
+                events.put((job, {"event": "failed", "reason": reason, "exit_code": INTERNAL}))
+                _signal_group(process, signal.SIGKILL)
+                return
+            events.put((job, event))
+
+
+def _parse(line: str) -> Event | None:
+    """An event that a child may send; None where the line is none."""
     try:
-        process.stdin.write(text)
-        process.stdin.close()
-    except BrokenPipeError:
-        pass  # it died before it could read; its exit code says so
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str) or event["event"] == "ended":
+        return None
+    says_why = isinstance(event.get("reason"), str) and isinstance(event.get("exit_code"), int)
+    return event if event["event"] != "failed" or says_why else None
+
+
+def _signal_group(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    """To a child that is not yet collected, and to all it started; each child leads a group of its own."""
+    if process.returncode is None:
+        try:
+            os.killpg(process.pid, number)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+
+def _signal_name(number: int) -> str:
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:

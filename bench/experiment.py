@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +21,16 @@ from bench.errors import ExperimentError
 EFFORTS = ("low", "medium", "high")
 METRICS = ("accuracy", "reasoning_language_fidelity", "truncation", "output_tokens", "reasoning_tokens", "latency_s", "ttft_s")
 SHIPPED = Path(__file__).parent / "experiments"
+MOST_ARMS = 1000
+"""A larger grid is a slip of the keyboard."""
+MOST_ALPHA = 1e6
+DEEPEST = 20
+"""Levels of nesting; an experiment has four."""
+_ALPHA = re.compile(r"(?P<number>[0-9]+(\.[0-9]*)?(e[+-]?[0-9]+)?)(?P<by_rank>r?)|rslora")
+_SHOWN_PROBLEMS = 5
+_SHOWN_CHARACTERS = 80
+_YAML_ERRORS = (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError, TypeError, OverflowError)
+"""What PyYAML raises on bad text: its own error, and whatever its scalar constructors trip over, as in `!!int ''`."""
 
 Effort = Literal["low", "medium", "high"]
 Metric = Literal["accuracy", "reasoning_language_fidelity", "truncation", "output_tokens", "reasoning_tokens", "latency_s", "ttft_s"]
@@ -31,7 +42,13 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Strict(BaseModel):
     """A block of the experiment file: unknown keys are errors, values do not change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _distinct(values: Any) -> Any:
+    if isinstance(values, list) and len(set(values)) != len(values):
+        raise ValueError(f"values must differ, found {_show(values)}")
+    return values
 
 
 class Model(Strict):
@@ -58,7 +75,7 @@ class Dataset(Strict):
 class Finetune(Strict):
     """How arms are trained: the grid is ranks x steps x seeds, all else is shared."""
 
-    method: Literal["unsloth", "trl"] = "unsloth"
+    method: Literal["unsloth"] = "unsloth"
     dataset: Dataset
     ranks: list[Annotated[int, Field(ge=1, le=1024)]] = Field(default=[8], min_length=1)
     steps: list[Count] = Field(default=[30], min_length=1)
@@ -68,7 +85,7 @@ class Finetune(Strict):
     """Channels whose tokens carry loss."""
     effort: Literal["low", "medium", "high", "mixed"] = "medium"
     """Effort named in the training prompt; `mixed` cycles through all three."""
-    alpha: Annotated[float, Field(gt=0)] | Annotated[str, StringConstraints(pattern=r"^([0-9]+(\.[0-9]+)?r|rslora)$")] = 16
+    alpha: float | str = 16.0
     """LoRA alpha: a number, `2r` for twice the rank, or `rslora`."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-4
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
@@ -84,12 +101,22 @@ class Finetune(Strict):
     held_out_rows: Annotated[int, Field(ge=0)] = 32
     """Rows kept from training to measure held-out loss on."""
 
-    @field_validator("ranks", "steps", "seeds", "train_on")
+    _values_differ = field_validator("ranks", "steps", "seeds", "train_on")(_distinct)
+
+    @field_validator("alpha", mode="before")
     @classmethod
-    def _distinct(cls, values: list[Any]) -> list[Any]:
-        if len(set(values)) != len(values):
-            raise ValueError(f"values must differ, found {values}")
-        return values
+    def _is_alpha(cls, alpha: Any) -> float | str:
+        match = _ALPHA.fullmatch(_text(alpha))
+        if match is None or (match["number"] and not 0 < float(match["number"]) <= MOST_ALPHA):
+            raise ValueError(f"expected a number above 0, `2r` for twice the rank, or `rslora`; found {_show(alpha)}")
+        return match[0] if match["by_rank"] or not match["number"] else float(match[0])
+
+    @model_validator(mode="after")
+    def _is_small(self) -> Finetune:
+        arms = len(self.ranks) * len(self.steps) * len(self.seeds)
+        if arms > MOST_ARMS:
+            raise ValueError(f"ranks x steps x seeds are {arms:,} arms, at most {MOST_ARMS:,} can be run: shorten the lists")
+        return self
 
     @property
     def schedule_needs_last_step(self) -> bool:
@@ -115,8 +142,9 @@ class Adapter(Strict):
 class Evaluate(Strict):
     """What every arm is asked, and how it decodes."""
 
-    suites: list[str] = Field(min_length=1)
-    languages: Literal["all"] | list[str] = "all"
+    suites: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1)
+    """Names of shipped suites, or folders; elsewhere a suite is called by its folder's name."""
+    languages: Literal["all"] | Annotated[list[str], Field(min_length=1)] = "all"
     efforts: list[Effort] = Field(default=["low", "medium", "high"], min_length=1)
     max_new_tokens: dict[Effort, Count]
     temperature: Annotated[float, Field(ge=0, le=10)] = 0.0
@@ -127,6 +155,8 @@ class Evaluate(Strict):
     data: dict[str, Path] = Field(default_factory=dict)
     """Local folder of a suite's data, by suite name; overrides EFFORTBENCH_DATA/<suite>."""
 
+    _values_differ = field_validator("suites", "languages", "efforts")(_distinct)
+
     @model_validator(mode="after")
     def _consistent(self) -> Evaluate:
         missing = [effort for effort in self.efforts if effort not in self.max_new_tokens]
@@ -134,7 +164,18 @@ class Evaluate(Strict):
             raise ValueError(f"max_new_tokens has no limit for effort {', '.join(missing)}")
         if self.samples_per_item > 1 and self.temperature == 0:
             raise ValueError("samples_per_item > 1 needs temperature > 0: greedy samples of one item are all the same")
+        names = self.suite_names
+        if len(set(names)) != len(names):
+            raise ValueError(f"suites must have different names, found {', '.join(names)}")
+        strange = [name for name in self.data if name not in names]
+        if strange:
+            raise ValueError(f"data names {', '.join(strange)}, but evaluate.suites has {', '.join(names)}")
         return self
+
+    @property
+    def suite_names(self) -> list[str]:
+        """What the suites are called in records."""
+        return [Path(suite).name for suite in self.suites]
 
 
 class SubjectTo(Strict):
@@ -211,6 +252,9 @@ class Experiment(Strict):
         names = [arm.name for arm in self.arms()]
         if len(set(names)) != len(names):
             raise ValueError(f"arm names must differ, found {', '.join(names)}")
+        gates = [gate.name for gate in self.gates]
+        if len(set(gates)) != len(gates):
+            raise ValueError(f"gate names must differ, found {', '.join(gates)}")
         if self.gates and self.confirm is None:
             raise ValueError("gates need a `confirm` block: the suite and split they are judged on")
         if self.gates and len(names) < 2:
@@ -220,8 +264,8 @@ class Experiment(Strict):
         if self.select and self.confirm and (self.select.suite, self.select.split) == (self.confirm.suite, self.confirm.split):
             raise ValueError("select and confirm name the same problems: an arm must not be judged on the data that chose it")
         for block in (self.select, self.confirm):
-            if block and block.suite not in self.evaluate.suites:
-                raise ValueError(f"suite {block.suite!r} is not among evaluate.suites ({', '.join(self.evaluate.suites)})")
+            if block and block.suite not in self.evaluate.suite_names:
+                raise ValueError(f"suite {block.suite!r} is not among evaluate.suites ({', '.join(self.evaluate.suite_names)})")
         asked = [self.select.effort] if self.select else []
         for effort in asked + [gate.effort for gate in self.gates]:
             if effort not in self.evaluate.efforts:
@@ -250,10 +294,12 @@ def load_experiment(name_or_path: str, overrides: Iterable[str] = ()) -> Experim
     path = SHIPPED / f"{name_or_path}.yaml" if name_or_path in shipped_experiments() else Path(name_or_path)
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except FileNotFoundError as error:
         raise ExperimentError(
-            f"no experiment {name_or_path!r}: expected one of {', '.join(shipped_experiments())} or the path of a YAML file ({error})"
+            f"no experiment {name_or_path!r}: expected one of {', '.join(shipped_experiments())} or the path of a YAML file"
         ) from error
+    except (OSError, ValueError) as error:
+        raise ExperimentError(f"experiment {name_or_path!r} cannot be read, expected a YAML file in UTF-8: {error}") from error
     data = parse_yaml(text, str(path))
     for override in overrides:
         _apply(data, override)
@@ -261,49 +307,98 @@ def load_experiment(name_or_path: str, overrides: Iterable[str] = ()) -> Experim
 
 
 def parse_yaml(text: str, source: str) -> dict[str, Any]:
-    """A YAML mapping without anchors or aliases (an experiment needs none, and nested ones can exhaust memory)."""
-    try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ExperimentError(f"{source}: YAML aliases (*name) are not accepted; write the value out")
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ExperimentError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+    """A YAML mapping without aliases (an experiment needs none, and nested ones can exhaust memory). Raises ExperimentError."""
+    data = _parse_value(text, source)
     if not isinstance(data, dict):
-        raise ExperimentError(f"{source}: expected a mapping with name, model, evaluate, ...; found {type(data).__name__}")
+        raise ExperimentError(f"{source}: expected a mapping with name, model, evaluate, ...; found {_kind(data)}")
     return data
 
 
+def _parse_value(text: str, source: str) -> Any:
+    try:
+        _refuse_costly(text, source)
+        return yaml.load(text, Loader=_Loader)
+    except _YAML_ERRORS as error:
+        raise ExperimentError(f"{source}: not valid YAML: {_one_line(str(error))}") from error
+
+
+def _refuse_costly(text: str, source: str) -> None:
+    """Raise ExperimentError on what would take PyYAML hours or all memory, before it is built."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ExperimentError(f"{source}: YAML aliases (*name) are not accepted; write the value out")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise ExperimentError(f"{source}: blocks nested deeper than {DEEPEST} levels")
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe, and a key that stands twice is an error: the first of the two would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge"]
+        twice = next((key for key, count in Counter(keys).items() if count > 1), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"key {twice!r} stands twice in one block", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def parse_experiment(data: dict[str, Any], source: str) -> Experiment:
-    """Validate a mapping. Raises ExperimentError naming every key that is wrong, on one line."""
+    """Validate a mapping. Raises ExperimentError naming the keys that are wrong, on one line."""
     try:
         return Experiment.model_validate(data)
     except ValidationError as error:
-        problems = [_describe(dict(problem)) for problem in error.errors()]
-        raise ExperimentError(f"{source}: {'; '.join(problems)}") from error
+        problems = list(dict.fromkeys(_describe(dict(problem)) for problem in error.errors(include_url=False)))
+    if len(problems) > _SHOWN_PROBLEMS:
+        problems[_SHOWN_PROBLEMS:] = [f"and {len(problems) - _SHOWN_PROBLEMS} problems more"]
+    raise ExperimentError(f"{source}: {'; '.join(problems)}")
 
 
 def _describe(problem: dict[str, Any]) -> str:
-    where = ".".join(str(part) for part in problem["loc"] if not _is_union_branch(part)) or "experiment"
+    where = _one_line(".".join(str(part) for part in problem["loc"] if not _is_union_branch(part))) or "experiment"
     if problem["type"] == "extra_forbidden":
         return f"{where}: unknown key"
     message = re.sub(r"^Value error, ", "", problem["msg"])
-    found = "" if problem["type"] in ("missing", "value_error") else f" (found {str(problem['input'])[:80]!r})"
-    return f"{where}: {message}{found}"
+    found = "" if problem["type"] in ("missing", "value_error") else f" (found {_show(problem['input'])})"
+    return f"{where}: {_one_line(message)}{found}"
 
 
 def _is_union_branch(part: object) -> bool:
     return isinstance(part, str) and ("[" in part or part in ("float", "str"))
 
 
+def _show(value: object) -> str:
+    """A value as one short line."""
+    text = _text(value)
+    return repr(text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}...")
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except (ValueError, RecursionError):  # an int of more than 4300 digits, or blocks nested too deep
+        return f"{_kind(value)} too large to show"
+
+
+def _kind(value: object) -> str:
+    kinds = {"NoneType": "nothing", "str": "text", "list": "a list", "dict": "a block"}
+    return kinds.get(type(value).__name__, type(value).__name__)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.encode("utf-8", "backslashreplace").decode().split())
+
+
 def _apply(data: dict[str, Any], override: str) -> None:
     """Set one dotted key in place; the value is read as YAML, so `[8, 16]` is a list and `null` is None."""
     key, separator, value = override.partition("=")
-    if not separator or not key:
-        raise ExperimentError(f"--set {override!r}: expected key=value, as in --set finetune.steps=[5]")
     *parents, last = key.split(".")
+    if not separator or not all([*parents, last]):
+        raise ExperimentError(f"--set {override!r}: expected key=value, as in --set finetune.steps=[5]")
     block = data
     for parent in parents:
         block = block.setdefault(parent, {})
         if not isinstance(block, dict):
-            raise ExperimentError(f"--set {override!r}: {parent!r} is not a block")
-    block[last] = parse_yaml(f"value: {value}", f"--set {key}")["value"]
+            raise ExperimentError(f"--set {override!r}: {parent!r} is {_kind(block)}, not a block with keys; set it as a whole")
+    block[last] = _parse_value(value, f"--set {key}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -30,6 +31,9 @@ from bench.records import CellId, Outcome, Sample
 
 INVALID = "[invalid]"
 """What lm-eval's filters give where they find no answer."""
+
+FEWSHOT_SEED = 1234
+"""lm-eval's own default; its evaluate() sets none, and would draw other examples in every run."""
 
 SampleKey = tuple[str, str, str, int]
 """language, effort, item_id, sample_index."""
@@ -69,6 +73,8 @@ class _Question:
     item_id: str
     prompt: tuple[int, ...]
     prompt_hash: str
+    until: tuple[str, ...]
+    """The final text ends before the first of these."""
 
 
 class Scored(NamedTuple):
@@ -93,7 +99,10 @@ def load_tasks(ask: Ask) -> dict[str, Any]:
                 f"task {name} is {task.OUTPUT_TYPE}: a reasoning model answers after it has thought, so only generate_until "
                 "tasks can be asked at an effort"
             )
-        task.set_config("test_split", ask.suite.splits[ask.split])
+        split = ask.suite.splits[ask.split]
+        if split not in task.dataset:
+            raise SuiteError(f"task {name} has no split {split!r}, which suite.yaml names: it has {', '.join(task.dataset)}")
+        task.set_config("test_split", split)
     return {names[name]: task for name, task in tasks.items()}
 
 
@@ -143,6 +152,7 @@ class EffortLM(LM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """The final text of each request's first sample; empty where there is no complete final answer."""
         questions = [self._question(instance) for instance in requests]
+        _refuse_twins(questions)
         samples = range(self.ask.evaluate.samples_per_item)
         self._announce(questions)
         finals = [self._final(question) for question in questions]
@@ -152,7 +162,7 @@ class EffortLM(LM):
             i, sample_index = asked[generation.index]
             reply = harmony.parse(generation.tokens, self.specials, self.decode)
             if sample_index == 0:
-                finals[i] = complete_final(reply)
+                finals[i] = complete_final(reply, questions[i].until)
             self.listener.on_sample(self._sample(questions[i], sample_index, rows[generation.index], generation, reply))
         return finals
 
@@ -164,7 +174,8 @@ class EffortLM(LM):
         prompt_hash = hashlib.sha256(text.encode()).hexdigest()[:16]
         self.listener.on_prompt(prompt_hash, text)
         item_id = str(instance.doc.get("item_id", instance.doc_id))
-        return _Question(instance, self.tasks[instance.task_name], language, effort, item_id, prompt, prompt_hash)
+        task, until = self.tasks[instance.task_name], _stop_strings(arguments.get("until"))
+        return _Question(instance, task, language, effort, item_id, prompt, prompt_hash, until)
 
     def _announce(self, questions: Sequence[_Question]) -> None:
         counts: dict[CellId, int] = {}
@@ -179,10 +190,10 @@ class EffortLM(LM):
     def _final(self, question: _Question) -> str:
         """Final text of a first sample that an earlier run already made."""
         sample = self.done.get(self._key(question, 0))
-        if sample is None:
+        if sample is None or sample.outcome not in ("correct", "wrong"):
             return ""
         ids = self.tokenizer(sample.completion, add_special_tokens=False)["input_ids"]
-        return complete_final(harmony.parse(ids, self.specials, self.decode))
+        return complete_final(harmony.parse(ids, self.specials, self.decode), question.until)
 
     def _row(self, question: _Question, sample_index: int) -> Row:
         evaluate = self.ask.evaluate
@@ -194,7 +205,7 @@ class EffortLM(LM):
         )
 
     def _sample(self, question: _Question, sample_index: int, row: Row, generation: Generation, reply: harmony.Reply) -> Sample:
-        scored = score_final(question.task, question.instance, complete_final(reply))
+        scored = score_final(question.task, question.instance, complete_final(reply, question.until))
         outcome = judge_reply(reply, scored)
         asks_language = self.ask.suite.asks_reasoning_language
         return Sample(
@@ -225,9 +236,17 @@ class EffortLM(LM):
         )
 
 
-def complete_final(reply: harmony.Reply) -> str:
-    """The final text of a complete reply; empty otherwise, so that half an answer is never scored as one."""
-    return reply.final or "" if reply.form == "complete" else ""
+def complete_final(reply: harmony.Reply, until: Sequence[str] = ()) -> str:
+    """The final text of a complete reply, up to the first of `until`; empty otherwise, so that half an answer is never scored as one."""
+    final = reply.final or "" if reply.form == "complete" else ""
+    for stop in until:
+        final = final.partition(stop)[0]
+    return final
+
+
+def _stop_strings(until: str | Sequence[str] | None) -> tuple[str, ...]:
+    """As a task may write them: one, several or none."""
+    return tuple(stop for stop in ([until] if isinstance(until, str) else until or ()) if stop)
 
 
 def judge_reply(reply: harmony.Reply, scored: Scored) -> Outcome:
@@ -243,8 +262,6 @@ def judge_reply(reply: harmony.Reply, scored: Scored) -> Outcome:
 
 def score_final(task: Any, instance: Instance, final: str) -> Scored:
     """Run a task's first filter and first metric over one final text, as lm-eval would."""
-    for stop in instance.args[1].get("until") or ():
-        final = final.split(stop)[0] if stop else final
     single = replace(instance, resps=[final], filtered_resps={})
     ensemble = task._filters[0]
     ensemble.apply([single])
@@ -255,13 +272,25 @@ def score_final(task: Any, instance: Instance, final: str) -> Scored:
     return Scored(text if found else None, float(next(iter(metrics.values()))) if found else 0.0)
 
 
+def _refuse_twins(questions: Sequence[_Question]) -> None:
+    """Raise SuiteError where two items of a language share an id: one would stand for both."""
+    asked = Counter((question.language, question.effort, question.item_id) for question in questions)
+    twins = [f"{item_id} ({language})" for (language, _, item_id), count in asked.items() if count > 1]
+    if twins:
+        raise SuiteError(f"item_id {twins[0]} is that of several rows: it must name one problem, and be shared by its translations alone")
+
+
 def row_seed(*parts: object) -> int:
     """Seed of one sample, below 2**32: the same wherever and beside whatever it is drawn."""
     return int.from_bytes(hashlib.sha256("\0".join(map(str, parts)).encode()).digest()[:4])
 
 
 def _at_effort(task: Any, name: str, effort: str) -> Any:
+    """A clone of a task, at one effort; every clone draws the same few-shot examples, in every run."""
     twin = copy.copy(task)
+    if hasattr(task, "sampler"):
+        twin.sampler = copy.copy(task.sampler)
+        twin.set_fewshot_seed(FEWSHOT_SEED)
     twin._config = copy.copy(task.config)
     twin.set_config("task", name)
     twin.set_config("generation_kwargs", {**task.config.generation_kwargs, "reasoning_effort": effort})

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 from bench.errors import ModelError
 from bench.experiment import Model
+from bench.harmony import find_specials
 
 EMBEDDED = Path(__file__).parent / "embedded" / "model"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+READ_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
+"""All that a model is loaded from."""
 _CHUNK_BYTES = 1 << 20
 
 
@@ -23,16 +28,18 @@ def find_model(model: Model) -> Path:
     """The folder with config.json and weights: shipped, local, or a hub snapshot. Raises ModelError."""
     if model.id == "embedded":
         return EMBEDDED
-    folder = Path(model.id).expanduser()
-    if not folder.is_dir() and model.id.count("/") == 1 and not model.id.startswith((".", "/", "~")):
+    folder = Path(os.path.expanduser(model.id))
+    if not os.path.isdir(folder) and model.id.count("/") == 1 and not model.id.startswith((".", "/", "~")):
         folder = _download(model)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # unlike Path.is_dir, no error on a name too long to be one
         raise ModelError(f"no model {model.id!r}: expected `embedded`, a folder, or a hub id such as unsloth/gpt-oss-20b")
-    config = _read_json(folder / "config.json")
+    _read_json(folder / "config.json")
     if not list(folder.glob("*.safetensors")):
         raise ModelError(f"{folder}: no *.safetensors file; other weight formats can run code when loaded and are refused")
-    if config.get("auto_map"):
-        raise ModelError(f"{folder}: config.json asks for remote code (auto_map); only architectures of transformers are run")
+    for name in ("config.json", "tokenizer_config.json"):
+        if name == "config.json" or (folder / name).exists():
+            if _read_json(folder / name).get("auto_map"):
+                raise ModelError(f"{folder}: {name} asks for remote code (auto_map); only classes of transformers are run")
     return folder
 
 
@@ -40,9 +47,8 @@ def _download(model: Model) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
     try:
-        return Path(snapshot_download(model.id, revision=model.revision, allow_patterns=wanted))
+        return Path(snapshot_download(model.id, revision=model.revision, allow_patterns=list(READ_FILES)))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
         raise ModelError(
             f"model {model.id!r} is no folder and could not be had from the hub ({type(error).__name__}): "
@@ -51,21 +57,22 @@ def _download(model: Model) -> Path:
 
 
 def check_adapter(folder: Path) -> Path:
-    """The folder of a PEFT adapter in safetensors. Raises ModelError."""
+    """The folder of a LoRA adapter in safetensors. Raises ModelError."""
     for name in ADAPTER_FILES:
         if not (folder / name).is_file():
             raise ModelError(f"adapter {folder}: no {name}; expected a folder written by PEFT's save_pretrained")
+    kind = _read_json(folder / ADAPTER_FILES[0]).get("peft_type")
+    if kind != "LORA":
+        raise ModelError(f"adapter {folder}: peft_type is {kind!r}, expected LORA")
     return folder
 
 
 def fingerprint(folder: Path) -> str:
-    """Hash of the weights and the files that shape them or the prompt, 16 hex digits."""
+    """Hash of all files that the weights, the tokenizer and the prompt are read from, 16 hex digits."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.suffix in (".safetensors", ".jinja") or path.name in (
-            "config.json", "tokenizer.json", "tokenizer_config.json", "adapter_config.json",
-        ):  # fmt: skip
-            digest.update(f"{path.name}\0".encode())
+        if path.is_file() and any(path.match(pattern) for pattern in READ_FILES):
+            digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
             with path.open("rb") as file:
                 while chunk := file.read(_CHUNK_BYTES):
                     digest.update(chunk)
@@ -73,13 +80,18 @@ def fingerprint(folder: Path) -> str:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The model's tokenizer. Raises ModelError where there is none that transformers can read."""
+    """The model's tokenizer. Raises ModelError where transformers can read none, or where it lacks Harmony's special tokens."""
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: no readable tokenizer: {' '.join(str(error).split())[:200]}") from error
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # whatever it is: tokenizers raises bare Exception
+        raise ModelError(f"{folder}: no readable tokenizer: {_one_line(error)}") from error
+    try:
+        find_specials(tokenizer)
+    except ModelError as error:
+        raise ModelError(f"{folder}: {error}") from error
+    return tokenizer
 
 
 def load_for_evaluation(folder: Path, model: Model, adapter: Path | None) -> Any:
@@ -96,10 +108,32 @@ def load_for_evaluation(folder: Path, model: Model, adapter: Path | None) -> Any
         raise ModelError("load_in_4bit needs a CUDA GPU, found none: set model.load_in_4bit=false, with dtype float32 on a CPU")
     loaded = load_checked(folder, model.dtype)
     if adapter is not None:
-        from peft import PeftModel
-
-        loaded = PeftModel.from_pretrained(loaded, check_adapter(adapter)).merge_and_unload()
+        loaded = _attach(loaded, adapter).merge_and_unload()
     return loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def _attach(model: Any, adapter: Path) -> Any:
+    """The model with the adapter on it, every weight of it in its place. Raises ModelError, as for an adapter of another base."""
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import safe_open
+
+    check_adapter(adapter)
+    try:
+        with safe_open(adapter / ADAPTER_FILES[1], "pt") as file:
+            held = set(file.keys())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns of keys it did not find; they are refused below
+            adapted = PeftModel.from_pretrained(model, str(adapter))
+    except Exception as error:  # peft, torch and safetensors each raise their own kinds
+        raise ModelError(f"adapter {adapter} does not fit the base model: {_one_line(error)}") from error
+    expected = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    if held != expected:
+        strange = sorted(held ^ expected)
+        raise ModelError(
+            f"adapter {adapter} does not fit the base model: {len(strange)} weights without a place or a value ({strange[0]}, ...); "
+            "was it trained on another base?"
+        )
+    return adapted
 
 
 def load_checked(folder: Path, dtype: str) -> Any:
@@ -116,8 +150,8 @@ def load_checked(folder: Path, dtype: str) -> Any:
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder} could not be loaded: {' '.join(str(error).split())[:300]}") from error
+    except Exception as error:  # transformers, safetensors and the config's own checks each raise their own kinds
+        raise ModelError(f"{folder} could not be loaded: {_one_line(error)}") from error
     refuse_random_weights(folder, report)
     return loaded
 
@@ -145,11 +179,13 @@ def _load_four_bit(folder: Path, model: Model, adapter: Path | None) -> Any:
         model_name=str(folder), max_seq_length=4096, dtype=None, load_in_4bit=True, local_files_only=True
     )
     if adapter is not None:
-        from peft import PeftModel
-
-        loaded = PeftModel.from_pretrained(loaded, check_adapter(adapter))
+        loaded = _attach(loaded, adapter)
     FastLanguageModel.for_inference(loaded)
     return loaded.eval()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -157,7 +193,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(f"{path.parent}: no {path.name}; expected the folder of a transformers model") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not readable JSON: {error}") from error
     if not isinstance(data, dict):
         raise ModelError(f"{path}: expected a JSON object")

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.catalog import Suite, find_suite
-from bench.errors import SuiteError, UsageError
+from bench.errors import ModelError, SuiteError, UsageError
 from bench.executors import Failure, LocalExecutor
-from bench.experiment import METRICS, Arm, Experiment, Gate
+from bench.experiment import METRICS, Arm, Confirm, Experiment, Gate, Select
 from bench.jobs import EvaluateJob, Event, Job, PassSpec, Stop, TrainJob
-from bench.models import check_adapter, find_model, fingerprint
+from bench.models import check_adapter, find_model, fingerprint, load_tokenizer
 from bench.records import CellId, CellRecord, Comparison, Phase, Run, RunVerdict, Sample, Training, Verdict
 from bench.store import RunFolder, cell_file, load_run, read_samples
 
@@ -94,14 +94,15 @@ def run_experiment(
     plan = preflight(experiment)
     environment = read_environment(Path(__file__).parent)
     path = (out or default_folder(experiment)).absolute()
-    opener = RunFolder.reopen if resume and (path / "run.json").exists() else RunFolder.create
+    goes_on = resume and (path / "run.json").exists()
+    opener = RunFolder.reopen if goes_on else RunFolder.create
     with opener(path, experiment, environment, command) as folder:
         executor = LocalExecutor(plan.workers, path / "logs", verbose=verbose)
         conductor = _Conductor(plan, folder, executor, progress, limit)
         try:
             _conduct(conductor)
         except UsageError:
-            if not any((path / "cells").rglob("*.jsonl")):
+            if not goes_on and not any((path / "cells").rglob("*.jsonl")) and not any((path / "adapters").glob("*")):
                 shutil.rmtree(path)  # nothing was measured: leave nothing half-written behind
             raise
     return load_run(path)
@@ -115,20 +116,37 @@ def default_folder(experiment: Experiment) -> Path:
 def preflight(experiment: Experiment) -> Plan:
     """Find everything the experiment names. Raises UsageError on the first thing that is missing."""
     from bench.finetune.data import load_rows, split_rows
+    from bench.harmony import render
 
     base = find_model(experiment.model)
-    suites = {name: find_suite(name) for name in experiment.evaluate.suites}
+    suites = {suite.name: suite for suite in map(find_suite, experiment.evaluate.suites)}
     for suite in suites.values():
         _check_data(suite, suite.choose_languages(experiment.evaluate.languages), experiment)
     for block in (experiment.select, experiment.confirm):
         if block:
             suites[block.suite].check_split(block.split)
+    if experiment.select and experiment.confirm:
+        _check_apart(suites, experiment.select, experiment.confirm)
     for adapter in experiment.adapters:
         check_adapter(adapter.path)
     rows = load_rows(experiment.finetune.dataset) if experiment.finetune else []
     if experiment.finetune:
         split_rows(rows, experiment.finetune.held_out_rows)
+    tokenizer = load_tokenizer(base)
+    for effort in experiment.evaluate.efforts:
+        render(tokenizer, [{"role": "user", "content": "?"}], effort)
     return Plan(experiment, base, fingerprint(base), suites, tuple(rows), _workers(experiment))
+
+
+def _check_apart(suites: dict[str, Suite], select: Select, confirm: Confirm) -> None:
+    """Raise SuiteError where two suites, or two names of a split, lead to the same rows."""
+    chosen_on, judged_on = suites[select.suite], suites[confirm.suite]
+    shares_rows = not set(chosen_on.folders).isdisjoint(judged_on.folders)
+    if shares_rows and chosen_on.splits[select.split] == judged_on.splits[confirm.split]:
+        raise SuiteError(
+            f"select ({select.suite}@{select.split}) and confirm ({confirm.suite}@{confirm.split}) are the same problems: "
+            "an arm must not be judged on the data that chose it"
+        )
 
 
 def _check_data(suite: Suite, languages: Sequence[str], experiment: Experiment) -> None:
@@ -136,7 +154,7 @@ def _check_data(suite: Suite, languages: Sequence[str], experiment: Experiment) 
     if suite.local_files is None:
         return
     folder = suite.data_folder(experiment.evaluate.data)
-    missing = [name for language in languages if not (folder and (folder / (name := suite.local_file(language))).is_file())]
+    missing = [name for name in map(suite.local_file, languages) if folder is None or not (folder / name).is_file()]
     if missing and (suite.name in experiment.evaluate.data or os.environ.get("HF_HUB_OFFLINE") == "1"):
         raise SuiteError(
             f"suite {suite.name}: no {', '.join(missing)} in {folder or 'any local folder'}: give a folder that has them "
@@ -145,11 +163,13 @@ def _check_data(suite: Suite, languages: Sequence[str], experiment: Experiment) 
 
 
 def _workers(experiment: Experiment) -> int:
-    """Processes side by side: one on a GPU, one a core (as far as memory allows) without."""
+    """Processes side by side: one on a GPU, one a core without. Raises ModelError where the model cannot run here."""
     import torch
 
     if torch.cuda.is_available():
         return 1
+    if experiment.model.load_in_4bit:
+        raise ModelError("model.load_in_4bit needs a CUDA GPU, and this machine has none: set it to false (with dtype float32 for a small model)")
     return len(os.sched_getaffinity(0))
 
 

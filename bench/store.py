@@ -14,10 +14,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from bench.errors import RunFolderError
+from bench.errors import ExperimentError, RunFolderError
 from bench.experiment import Experiment, parse_experiment
 from bench.records import (
     SCHEMA,
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SAMPLE_FIELDS = [field.name for field in dataclasses.fields(Sample)]
+NUMBERS_OR_NONE = ("seed", "score", "reasoning_tokens", "final_tokens", "output_tokens", "latency_s", "ttft_s")
+"""Columns that are float64 in a data frame, NaN where a sample has None."""
+LEFT_BY_A_START = {".lock", ".run.json.tmp"}
+"""What a run that was killed before its first run.json leaves behind."""
 
 
 def slug(name: str) -> str:
@@ -54,13 +59,23 @@ def cell_file(cell: CellId) -> str:
 
 def write_atomic(path: Path, text: str) -> None:
     """Replace a file as a whole: a reader sees the old text or the new, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what the disk says into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be written: {error.strerror or error}; what was recorded so far is kept") from error
 
 
 class RunFolder:
@@ -81,12 +96,12 @@ class RunFolder:
         self._prompts: set[str] = set()
         self._prompt_file: TextIO | None = None
         self._lock: TextIO | None = None
+        self._goes_on = False
 
     @classmethod
     def create(cls, path: Path, experiment: Experiment, environment: Environment, command: str) -> RunFolder:
         """A new folder. Raises RunFolderError where one exists already."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunFolderError(f"{path} exists already: pass --resume to continue it, or another --out")
+        _refuse_existing(path)
         folder = cls(path, experiment, environment, command)
         _make_folder(path)
         return folder
@@ -94,30 +109,57 @@ class RunFolder:
     @classmethod
     def reopen(cls, path: Path, experiment: Experiment, environment: Environment, command: str) -> RunFolder:
         """An existing folder, to go on with. Raises RunFolderError where it is none, or of another experiment."""
-        state = _read_state(path)
-        if state["experiment"]["name"] != experiment.name:
-            raise RunFolderError(f"{path} holds experiment {state['experiment']['name']!r}, not {experiment.name!r}: pass another --out")
         folder = cls(path, experiment, environment, command)
-        folder.cells = {record.id: record for record in map(CellRecord.from_dict, state["cells"])}
-        folder.phases = [Phase.from_dict(phase) for phase in state["phases"]]
-        folder._prompts = {prompt_hash for prompt_hash, _ in read_prompts(path)}
+        folder._goes_on = True
+        folder._recall()
         return folder
 
+    def _recall(self) -> None:
+        """Take over what run.json says."""
+        state = _read_state(self.path)
+        with _undamaged(self.path / "run.json"):
+            found = state["experiment"]["name"]
+            self.cells = {record.id: record for record in map(CellRecord.from_dict, state["cells"])}
+            self.phases = [Phase.from_dict(phase) for phase in state["phases"]]
+        if found != self.experiment.name:
+            raise RunFolderError(f"{self.path} holds experiment {found!r}, not {self.experiment.name!r}: pass another --out")
+
     def __enter__(self) -> RunFolder:
-        self._lock = (self.path / ".lock").open("w", encoding="utf-8")
+        with _writing(self.path):
+            self._lock = (self.path / ".lock").open("a+", encoding="utf-8")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            self._take_lock(self._lock)
+            # only now is nobody else writing
+            if self._goes_on:
+                self._recall()
+                self._prompts = {prompt_hash for prompt_hash, _ in _mend_prompts(self.path)}
+            else:
+                _refuse_existing(self.path)
+            self.save()
+            (self.path / "samples.parquet").unlink(missing_ok=True)  # it speaks of a finished run
+        except BaseException:
             self._lock.close()
-            raise RunFolderError(f"{self.path} is in use by another effortbench: wait for it, or pass another --out") from error
-        self.save()
+            raise
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for file in [*self._files.values(), self._prompt_file, self._lock]:
-            if file is not None:
+    def _take_lock(self, lock: TextIO) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            holder = lock.read(40).strip() or "another effortbench"
+            raise RunFolderError(f"{self.path} is in use by {holder}: wait for it, or pass another --out") from error
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()}\n")
+        lock.flush()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with suppress(OSError) if kind else nullcontext():  # a full disk was told of already
+            for file in [*self._files.values(), *([self._prompt_file] if self._prompt_file else [])]:
                 file.close()
         self._files.clear()
+        if self._lock:
+            self._lock.close()
 
     def save(self) -> None:
         """Write run.json."""
@@ -170,23 +212,26 @@ class RunFolder:
 
     def add_sample(self, sample: Sample) -> None:
         """Append one sample to its cell, flushed."""
-        file = self._files.get(sample.cell)
-        if file is None:
-            path = self.path / self.cells[sample.cell].file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = self._files[sample.cell] = path.open("a", encoding="utf-8")
-        file.write(sample.to_json() + "\n")
-        file.flush()
+        path = self.path / self.cells[sample.cell].file
+        with _writing(path):
+            file = self._files.get(sample.cell)
+            if file is None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = self._files[sample.cell] = path.open("a", encoding="utf-8")
+            file.write(sample.to_json() + "\n")
+            file.flush()
 
     def add_prompt(self, prompt_hash: str, prompt: str) -> None:
         """Keep a prompt's text once."""
         if prompt_hash in self._prompts:
             return
         self._prompts.add(prompt_hash)
-        if self._prompt_file is None:
-            self._prompt_file = (self.path / "prompts.jsonl").open("a", encoding="utf-8")
-        self._prompt_file.write(json.dumps({"prompt_hash": prompt_hash, "prompt": prompt}, ensure_ascii=False) + "\n")
-        self._prompt_file.flush()
+        path = self.path / "prompts.jsonl"
+        with _writing(path):
+            if self._prompt_file is None:
+                self._prompt_file = path.open("a", encoding="utf-8")
+            self._prompt_file.write(json.dumps({"prompt_hash": prompt_hash, "prompt": prompt}, ensure_ascii=False) + "\n")
+            self._prompt_file.flush()
 
     def save_training(self, training: Training) -> None:
         """Write training/<arm>.json."""
@@ -207,7 +252,10 @@ class RunFolder:
 
     def finish(self) -> None:
         """Mark the run finished and write samples.parquet."""
-        read_samples(self.path, list(self.cells.values())).to_parquet(self.path / "samples.parquet", index=False)
+        path, temporary = self.path / "samples.parquet", self.path / ".samples.parquet.tmp"
+        with _writing(path):
+            read_samples(self.path, list(self.cells.values())).to_parquet(temporary, index=False)
+            temporary.replace(path)
         self.finished = True
         self.save()
 
@@ -216,56 +264,76 @@ def load_run(path: str | Path) -> Run:
     """Read a run folder back. Raises RunFolderError where it is none."""
     folder = Path(path)
     state = _read_state(folder)
-    experiment = parse_experiment(state["experiment"], str(folder / "run.json"))
-    cells = tuple(CellRecord.from_dict(cell) for cell in state["cells"])
-    trainings = {arm.name: read_training(folder, arm.name) for arm in experiment.arms() if arm.kind == "trained"}
-    return Run(
-        folder=folder,
-        experiment=experiment,
-        environment=Environment.from_dict(state["environment"]),
-        finished=state["finished"],
-        failed_arms=state["failed_arms"],
-        selection=_selection(state["selection"]),
-        cells=cells,
-        phases=tuple(Phase.from_dict(phase) for phase in state["phases"]),
-        training={arm: training for arm, training in trainings.items() if training},
-        comparisons=tuple(Comparison.from_dict(_tuples(comparison)) for comparison in state["comparisons"]),
-        verdict=read_verdict(folder),
-        samples=read_samples(folder, list(cells)),
-        command=state["command"],
-    )
+    with _undamaged(folder / "run.json"):
+        experiment = parse_experiment(state["experiment"], str(folder / "run.json"))
+        cells = tuple(CellRecord.from_dict(cell) for cell in state["cells"])
+        trainings = {arm.name: read_training(folder, arm.name) for arm in experiment.arms() if arm.kind == "trained"}
+        return Run(
+            folder=folder,
+            experiment=experiment,
+            environment=Environment.from_dict(state["environment"]),
+            finished=state["finished"],
+            failed_arms=state["failed_arms"],
+            selection=_selection(state["selection"]),
+            cells=cells,
+            phases=tuple(Phase.from_dict(phase) for phase in state["phases"]),
+            training={arm: training for arm, training in trainings.items() if training},
+            comparisons=tuple(Comparison.from_dict(_tuples(comparison)) for comparison in state["comparisons"]),
+            verdict=read_verdict(folder),
+            samples=read_samples(folder, list(cells)),
+            command=state["command"],
+        )
 
 
 def read_samples(folder: Path, cells: list[CellRecord]) -> pd.DataFrame:
     """All samples of the cells, one row each, sorted by cell, item and sample index."""
     import pandas as pd
+    import pyarrow
 
     parquet = folder / "samples.parquet"
-    files = [folder / cell.file for cell in cells if (folder / cell.file).exists()]
+    files = [folder / cell_file(cell.id) for cell in cells if (folder / cell_file(cell.id)).exists()]
     if parquet.exists() and all(file.stat().st_mtime <= parquet.stat().st_mtime for file in files):
-        return pd.read_parquet(parquet)
-    frames = [pd.DataFrame.from_records(rows, columns=SAMPLE_FIELDS) for file in files if (rows := _read_lines(file))]
+        try:
+            return _typed(pd.read_parquet(parquet))
+        except (OSError, pyarrow.ArrowException) as error:
+            raise RunFolderError(f"{parquet} is damaged ({error}): delete it, the samples stand in cells/ too") from error
+    frames = [pd.DataFrame.from_records(rows, columns=SAMPLE_FIELDS) for file in files if (rows := _read_sample_rows(file))]
     if not frames:
-        return pd.DataFrame(columns=SAMPLE_FIELDS)
-    samples = pd.concat([frame.astype(object) for frame in frames], ignore_index=True).infer_objects()
+        return _typed(pd.DataFrame(columns=SAMPLE_FIELDS))
+    samples = pd.concat([frame.astype(object) for frame in frames], ignore_index=True)
     order = ["arm", "suite", "split", "language", "effort", "item_id", "sample_index"]
-    return samples.sort_values(order, ignore_index=True)
+    return _typed(samples.infer_objects()).sort_values(order, ignore_index=True)
+
+
+def _typed(samples: pd.DataFrame) -> pd.DataFrame:
+    """The same column types wherever the rows come from, and however many of their values are None."""
+    types = dict.fromkeys(NUMBERS_OR_NONE, "float64") | dict.fromkeys(("sample_index", "prompt_tokens"), "int64")
+    try:
+        return samples.astype(types)
+    except (TypeError, ValueError) as error:
+        raise RunFolderError(f"a sample's number is none ({error}): the files in cells/ are damaged; delete them and --resume") from error
 
 
 def read_prompts(folder: Path) -> Iterator[tuple[str, str]]:
     """(prompt_hash, text) of every prompt asked."""
     path = folder / "prompts.jsonl"
-    for row in _read_lines(path) if path.exists() else []:
+    for number, row in enumerate(_read_lines(path) if path.exists() else [], 1):
+        if row.keys() != {"prompt_hash", "prompt"}:
+            raise _damaged_line(path, number, "expected prompt_hash and prompt")
         yield row["prompt_hash"], row["prompt"]
 
 
 def read_training(folder: Path, arm: str) -> Training | None:
     """The record of one arm's training; None where it has none yet."""
+    path = folder / "training" / f"{slug(arm)}.json"
     try:
-        data = json.loads((folder / "training" / f"{slug(arm)}.json").read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    return Training.from_dict(data)
+    except ValueError as error:
+        raise RunFolderError(f"{path} is damaged ({error}): delete it and --resume") from error
+    with _undamaged(path):
+        return Training.from_dict(data)
 
 
 def write_verdict(folder: Path, verdict: RunVerdict) -> None:
@@ -277,22 +345,33 @@ def write_verdict(folder: Path, verdict: RunVerdict) -> None:
 
 def read_verdict(folder: Path) -> RunVerdict | None:
     """What verdict.json says; None where the run has not been judged."""
+    path = folder / "verdict.json"
     try:
-        data = json.loads((folder / "verdict.json").read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    gates = tuple(Verdict.from_dict(_tuples(gate)) for gate in data.pop("gates"))
-    return RunVerdict(gates=gates, **data)
+    except ValueError as error:
+        raise RunFolderError(f"{path} is damaged ({error}): delete it and judge again") from error
+    with _undamaged(path):
+        return RunVerdict(gates=tuple(Verdict.from_dict(_tuples(gate)) for gate in data.pop("gates")), **data)
 
 
 def newest_unfinished(parent: Path, experiment: str) -> Path | None:
-    """The youngest run folder of an experiment that was not finished."""
+    """The youngest run folder of an experiment that was not finished; damaged and foreign ones are passed over."""
     found = []
     for path in parent.glob("*/run.json"):
-        state = _read_state(path.parent)
-        if state["experiment"]["name"] == experiment and not state["finished"]:
-            found.append((state["environment"]["started_at"], path.parent))
+        with suppress(RunFolderError), _undamaged(path):
+            state = _read_state(path.parent)
+            if state["experiment"]["name"] == experiment and not state["finished"]:
+                found.append((str(state["environment"]["started_at"]), path.parent))
     return max(found)[1] if found else None
+
+
+def _refuse_existing(path: Path) -> None:
+    if (path / "run.json").exists():
+        raise RunFolderError(f"{path} exists already: pass --resume to continue it, or another --out")
+    if path.exists() and (not path.is_dir() or {entry.name for entry in path.iterdir()} - LEFT_BY_A_START):
+        raise RunFolderError(f"{path} exists already and is no run folder: pass another --out")
 
 
 def _make_folder(path: Path) -> None:
@@ -302,41 +381,75 @@ def _make_folder(path: Path) -> None:
         raise RunFolderError(f"{path} cannot be made: {error.strerror}; pass another --out") from error
 
 
+@contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    """Turn a record without its fields into one clear line."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ExperimentError) as error:
+        raise RunFolderError(f"{path} is damaged, or from another effortbench: {type(error).__name__} {error}") from error
+
+
 def _read_state(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise RunFolderError(f"{folder} is not a run folder: it has no run.json") from error
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError(f"{folder / 'run.json'} is damaged: {error}") from error
-    if state.get("schema") != SCHEMA:
-        raise RunFolderError(f"{folder} has schema {state.get('schema')}, this effortbench reads {SCHEMA}")
+    schema = state.get("schema") if isinstance(state, dict) else None
+    if schema != SCHEMA:
+        raise RunFolderError(f"{folder / 'run.json'} has schema {schema}, this effortbench reads {SCHEMA}")
     return state
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """JSON objects, one a line; a torn last line is dropped, anything else that is no JSON is an error."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    *lines, rest = text.split("\n")
+    """JSON objects, one a line; a torn last line is dropped, anything else that is no JSON object is an error."""
+    *lines, _torn = path.read_bytes().split(b"\n")  # no newline after the last: the writer was stopped there
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            raise RunFolderError(f"{path}, line {number} is damaged ({error}): delete the file and --resume") from error
-    del rest  # no newline after it: the writer was stopped there
+            row = json.loads(line.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise _damaged_line(path, number, str(error)) from error
+        if not isinstance(row, dict):
+            raise _damaged_line(path, number, "no JSON object")
+        rows.append(row)
     return rows
+
+
+def _read_sample_rows(path: Path) -> list[dict[str, Any]]:
+    rows, fields = _read_lines(path), set(SAMPLE_FIELDS)
+    for number, row in enumerate(rows, 1):
+        if row.keys() != fields:
+            raise _damaged_line(path, number, f"fields missing or unknown: {', '.join(sorted(row.keys() ^ fields))[:80]}")
+    return rows
+
+
+def _damaged_line(path: Path, number: int, what: str) -> RunFolderError:
+    return RunFolderError(f"{path}, line {number} is damaged ({what}): delete the file and --resume")
 
 
 def _mend(path: Path) -> list[Sample]:
     """The whole samples of a cell; a torn last line is cut off the file, so that appending goes on cleanly."""
-    rows = _read_lines(path)
+    samples = [Sample.from_dict(row) for row in _read_sample_rows(path)]
+    _cut_torn_line(path)
+    return samples
+
+
+def _mend_prompts(folder: Path) -> list[tuple[str, str]]:
+    prompts = list(read_prompts(folder))
+    if (folder / "prompts.jsonl").exists():
+        _cut_torn_line(folder / "prompts.jsonl")
+    return prompts
+
+
+def _cut_torn_line(path: Path) -> None:
     data = path.read_bytes()
     whole = data.rfind(b"\n") + 1
     if whole < len(data):
-        with path.open("r+b") as file:
+        with _writing(path), path.open("r+b") as file:
             file.truncate(whole)
-    return [Sample.from_dict(row) for row in rows]
 
 
 def _selection(data: dict[str, Any] | None) -> Selection | None:

@@ -5,9 +5,11 @@ Standard output carries events alone: whatever libraries print there is sent to 
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -24,6 +26,7 @@ Emit = Callable[[Event], None]
 
 def main() -> None:
     """Run the job on standard input; exit 0 where it was done, 1 where it failed and said why."""
+    _die_with_parent()
     protocol = _take_stdout()
 
     def emit(event: Event) -> None:
@@ -41,6 +44,13 @@ def main() -> None:
         emit({"event": "failed", "reason": f"{type(error).__name__}: {error}", "exit_code": EffortbenchError.exit_code})
         sys.exit(1)
     emit({"event": "done"})
+
+
+def _die_with_parent() -> None:
+    """A killed conductor leaves nobody behind who would write into a folder that is being resumed. Linux only."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1  # prctl(2)
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def _take_stdout() -> TextIO:

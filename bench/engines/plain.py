@@ -25,7 +25,7 @@ class GenerateEngine:
 
     @torch.inference_mode()
     def generate(self, rows: Sequence[Row]) -> Iterator[Generation]:
-        """Continue in the given order. The time to the first token is unknown to generate(), so it is reported as the whole latency."""
+        """Continue in the given order. The time to the first token cannot be seen from outside: it is reported as the whole latency."""
         for index, row in enumerate(rows):
             started = time.perf_counter()
             tokens = self._continue(row)

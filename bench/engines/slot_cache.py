@@ -57,13 +57,12 @@ class SlotCache:
         rows = slice(self.first, self.first + len(self.last))
         buffers = self._reserve(layer, keys, values, layout.columns + 1)
         if self.queries == 1:
-            where = layout.where[:, None, None, None].expand(keys.shape)
             for buffer, new in zip(buffers, (keys, values), strict=True):
-                buffer[rows].scatter_(2, where, new)
+                buffer[rows].scatter_(2, layout.where[:, None, None, None].expand(new.shape), new)
             seen = slice(0, layout.columns + 1)
             return buffers[0][rows, :, seen], buffers[1][rows, :, seen], layout.mask
-        where = layout.where[:, None, :, None].expand(-1, keys.shape[1], -1, keys.shape[3])
         for buffer, new in zip(buffers, (keys, values), strict=True):
+            where = layout.where[:, None, :, None].expand(-1, new.shape[1], -1, new.shape[3])
             buffer[rows, :, 1 : layout.columns + 1] = new.gather(2, where)
         return functional.pad(keys, (0, 0, 1, 0)), functional.pad(values, (0, 0, 1, 0)), layout.mask
 

@@ -47,7 +47,7 @@ def slot_attention(
     if s_aux is not None:
         scores[..., 0] = s_aux.to(scores.dtype).view(groups, heads // groups, 1)
     weights = torch.softmax(scores, dim=-1).view(rows, groups, -1, columns)
-    return torch.matmul(weights, value).view(rows, heads, queries, dim).transpose(1, 2), None
+    return torch.matmul(weights, value).view(rows, heads, queries, -1).transpose(1, 2), None
 
 
 def grouped_experts(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
@@ -90,10 +90,10 @@ ExpertsInterface.register(NAME, grouped_experts)
 def slot_functions(model: Any) -> Iterator[None]:
     """Let the model call the functions above, and give it back as it was."""
     attention, experts = model.config._attn_implementation, model.config._experts_implementation
-    model.set_attn_implementation(NAME)
-    if model.device.type == "cpu":  # on CUDA transformers' grouped products are better, and need no host round trip
-        model.set_experts_implementation(NAME)
     try:
+        model.set_attn_implementation(NAME)
+        if model.device.type == "cpu":  # on CUDA transformers' grouped products are better, and need no host round trip
+            model.set_experts_implementation(NAME)
         yield
     finally:
         model.set_attn_implementation(attention)

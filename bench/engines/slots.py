@@ -44,15 +44,18 @@ class SlotEngine:
 
     name = "slots"
 
-    def __init__(self, model: Any, stop_ids: frozenset[int], slots: int):
+    def __init__(self, model: Any, stop_ids: frozenset[int], slots: int, *, prefill_tokens: int = PREFILL_TOKENS):
         self.model = model
         self.stop_ids = stop_ids
         self.slots = slots
+        self.prefill_tokens = prefill_tokens
         self.model_s = 0.0
 
     @torch.inference_mode()
     def generate(self, rows: Sequence[Row]) -> Iterator[Generation]:
-        """Raises SlotsUnsupportedError at the first forward where the model bypasses the slots."""
+        """Raises SlotsUnsupportedError at the first forward where the model bypasses the slots, or keeps a state beside them."""
+        if self.model._is_stateful:
+            raise SlotsUnsupportedError("the model has recurrent layers, whose state the slots do not hold")
         cache = SlotCache(self.slots)
         # pop() takes from the end: the longest limit first, prompts of like length together
         queue = sorted(range(len(rows)), key=lambda index: (rows[index].max_new_tokens, len(rows[index].prompt)))
@@ -81,7 +84,7 @@ class SlotEngine:
         while queue and len(taken) < free:
             index = queue[-1]
             width = max(width, len(rows[index].prompt))
-            if taken and (len(taken) + 1) * width > PREFILL_TOKENS:
+            if taken and (len(taken) + 1) * width > self.prefill_tokens:
                 break
             taken.append(_Live(queue.pop(), rows[index], now))
         return taken

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from bench.errors import DatasetError
 from bench.experiment import EFFORTS, Dataset, Finetune
 
 COLUMNS = ("user", "final")
+OPTIONAL_COLUMNS = ("developer", "analysis")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 SHUFFLE_SEED = 3407
 
 
@@ -32,10 +36,10 @@ def load_rows(dataset: Dataset) -> list[dict[str, Any]]:
             raise DatasetError(f"dataset {dataset.id!r} has no reasoning_language {', '.join(unknown)}: it has {names}")
         rows = [row for row in rows if row.get("reasoning_language") in dataset.languages]
     for number, row in enumerate(rows):
-        missing = [column for column in COLUMNS if not isinstance(row.get(column), str)]
-        if missing and not row.get("messages"):
+        problem = _fault(row)
+        if problem is not None:
             raise DatasetError(
-                f"dataset {dataset.id!r}, row {number}: no text in {', '.join(missing)}; expected the columns of "
+                f"dataset {dataset.id!r}, row {number}: {problem}; expected the columns of "
                 "HuggingFaceH4/Multilingual-Thinking (developer, user, analysis, final, reasoning_language, messages)"
             )
     if not rows:
@@ -43,12 +47,41 @@ def load_rows(dataset: Dataset) -> list[dict[str, Any]]:
     return rows
 
 
+def _fault(row: dict[str, Any]) -> str | None:
+    """Why a row is no lesson; None where it is one."""
+    if row.get("effort") not in (None, *EFFORTS):
+        return f"effort is {str(row['effort'])[:40]!r}, not {', '.join(EFFORTS)}"
+    missing = [column for column in COLUMNS if not _is_text(row.get(column))]
+    if not missing:
+        wrong = [column for column in OPTIONAL_COLUMNS if row.get(column) is not None and not _is_text(row[column])]
+        return f"{', '.join(wrong)} is no text" if wrong else None
+    messages = row.get("messages")
+    if not messages:
+        return f"no text in {', '.join(missing)}"
+    if not isinstance(messages, list) or not all(map(_is_message, messages)):
+        return "messages are no list of {role, content, thinking}"
+    return None if messages[-1]["role"] == "assistant" else "the last message is not the assistant's"
+
+
+def _is_message(message: Any) -> bool:
+    if not isinstance(message, dict) or not _is_text(message.get("role")) or not _is_text(message.get("content")):
+        return False
+    return message.get("thinking") is None or _is_text(message["thinking"])
+
+
+def _is_text(value: Any) -> bool:
+    """A string that can be encoded: JSON lets half a surrogate pair through."""
+    return isinstance(value, str) and not _SURROGATE.search(value)
+
+
 def _read(dataset: Dataset) -> list[dict[str, Any]]:
     suite, _, split = dataset.id.partition("/")
     if suite in suite_names() and split == "train":
+        if not (SUITES / suite / "train.jsonl").is_file():
+            raise DatasetError(f"suite {suite} has no training split: expected {', '.join(_taught_suites())}, a hub id, a folder or a file")
         return list(_read_jsonl(SUITES / suite / "train.jsonl"))
-    path = Path(dataset.id).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(dataset.id))
+    if os.path.isdir(path):  # unlike Path.is_dir, no error on a name too long to be one
         files = sorted([*path.glob("**/*.jsonl"), *path.glob("**/*.parquet")])
         if not files:
             raise DatasetError(f"{path}: no *.jsonl or *.parquet file")
@@ -58,6 +91,10 @@ def _read(dataset: Dataset) -> list[dict[str, Any]]:
     return _download(dataset)
 
 
+def _taught_suites() -> list[str]:
+    return [f"{name}/train" for name in suite_names() if (SUITES / name / "train.jsonl").is_file()]
+
+
 def _read_file(path: Path) -> Iterator[dict[str, Any]]:
     return _read_jsonl(path) if path.suffix == ".jsonl" else _read_parquet(path)
 
@@ -65,13 +102,15 @@ def _read_file(path: Path) -> Iterator[dict[str, Any]]:
 def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+    except FileNotFoundError as error:
+        raise DatasetError(f"no dataset {path}: expected a file or folder that is there") from error
+    except (OSError, ValueError) as error:
         raise DatasetError(f"{path} cannot be read: {error}") from error
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DatasetError(f"{path}, line {number}: not JSON ({error})") from error
             if not isinstance(row, dict):
                 raise DatasetError(f"{path}, line {number}: expected a JSON object")
@@ -84,7 +123,9 @@ def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
 
     try:
         yield from pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, pyarrow.ArrowInvalid) as error:
+    except FileNotFoundError as error:
+        raise DatasetError(f"no dataset {path}: expected a file or folder that is there") from error
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise DatasetError(f"{path} cannot be read as parquet: {error}") from error
 
 

@@ -128,7 +128,6 @@ def _trainer(run: TrainJob, model: Any, tokenizer: Any, training_rows: Sequence[
     import torch
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
-    from unsloth.chat_templates import train_on_responses_only
 
     finetune = _recipe(run)
     on_gpu = torch.cuda.is_available()
@@ -164,10 +163,21 @@ def _trainer(run: TrainJob, model: Any, tokenizer: Any, training_rows: Sequence[
         for rows in (training_rows, held_out_rows)
     ]
     trainer = SFTTrainer(model=model, processing_class=tokenizer, train_dataset=sets[0], eval_dataset=sets[1], args=arguments)
-    trainer = train_on_responses_only(trainer, **lora.markers(finetune.train_on)._asdict(), num_proc=1)
-    if not len(trainer.train_dataset):
-        raise DatasetError(f"no training row keeps a token of {' or '.join(finetune.train_on)} within max_length {finetune.max_length}")
-    return trainer
+    return _mask(trainer, finetune)
+
+
+def _mask(trainer: Any, finetune: Finetune) -> Any:
+    """Leave loss on the trained channels alone; rows without any are dropped. Raises DatasetError where none is left."""
+    from unsloth.chat_templates import train_on_responses_only
+
+    try:
+        masked = train_on_responses_only(trainer, **lora.markers(finetune.train_on)._asdict(), num_proc=1)
+    except ValueError as error:  # how unsloth refuses a dataset that it has masked altogether
+        raise DatasetError(
+            f"no row keeps a token of {' or '.join(finetune.train_on)} within max_length {finetune.max_length}: raise it, or check "
+            f"that the dataset has those channels ({str(error).splitlines()[0]})"
+        ) from error
+    return masked
 
 
 def _count_supervised(rows: Any, tokenizer: Any) -> dict[str, int]:

@@ -1,0 +1,359 @@
+"""Jobs in child processes: whatever a child does, `run` comes back, with the reason, and leaves no process behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fabricated import fabricate_experiment
+
+from bench.executors import QUIET, Failure, LocalExecutor, child_environment
+from bench.jobs import EvaluateJob, Event, Job, PassSpec
+
+EXPERIMENT = fabricate_experiment()
+DONE = "say(event='done')"
+PRELUDE = """
+import ctypes, json, os, resource, signal, subprocess, sys, time
+say = lambda **event: print(json.dumps(event), flush=True)
+order = lambda: json.load(sys.stdin)
+"""
+
+pytestmark = pytest.mark.usefixtures("in_time")
+
+
+@pytest.fixture
+def in_time() -> Any:
+    """A test that hangs fails after 30 s."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError("the executor hangs")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(30)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def job(name: str = "a", done: tuple[dict[str, Any], ...] = ()) -> EvaluateJob:
+    passes = (PassSpec(suite="stories", split="dev", languages=("en",), done=done),)
+    return EvaluateJob(name=name, experiment=EXPERIMENT, base=Path("nowhere"), arm="base", adapter=None, passes=passes)
+
+
+def executor(tmp_path: Path, program: str, workers: int = 2) -> LocalExecutor:
+    """Children run a small program instead of bench.worker."""
+    return LocalExecutor(workers, tmp_path / "logs", command=[sys.executable, "-S", "-c", PRELUDE + program])
+
+
+def run(tmp_path: Path, program: str, jobs: Sequence[Job] = (), workers: int = 2) -> tuple[list[tuple[str, Event]], dict[str, Failure]]:
+    heard: list[tuple[str, Event]] = []
+    failures = executor(tmp_path, program, workers).run(jobs or [job()], lambda job, event: heard.append((job.name, event)))
+    return heard, failures
+
+
+def only_failure(tmp_path: Path, program: str) -> Failure:
+    _, failures = run(tmp_path, program)
+    assert list(failures) == ["a"]
+    return failures["a"]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def is_gone(pid: int, within_s: float = 2.0) -> bool:
+    deadline = time.monotonic() + within_s
+    while is_alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not is_alive(pid)
+
+
+# --- what goes well
+
+
+def test_a_child_reads_its_job_and_its_events_arrive_in_order(tmp_path: Path) -> None:
+    heard, failures = run(tmp_path, f"name = order()['name']\nfor n in range(1000): say(event='step', step=n, name=name)\n{DONE}")
+    assert failures == {}
+    assert heard == [("a", {"event": "step", "step": n, "name": "a"}) for n in range(1000)]
+
+
+def test_no_more_children_run_than_there_are_workers(tmp_path: Path) -> None:
+    jobs = [job(str(number)) for number in range(6)]
+    heard, failures = run(tmp_path, f"say(event='begin')\ntime.sleep(0.2)\nsay(event='end')\n{DONE}", jobs)
+    running = most = 0
+    for _, event in heard:
+        running += 1 if event["event"] == "begin" else -1
+        most = max(most, running)
+    assert failures == {}
+    assert sorted(name for name, event in heard if event["event"] == "end") == sorted(job.name for job in jobs)
+    assert most <= 2
+
+
+def test_events_are_handed_on_in_the_callers_thread(tmp_path: Path) -> None:
+    threads = set()
+    executor(tmp_path, f"say(event='step')\n{DONE}").run([job()], lambda *_: threads.add(threading.get_ident()))
+    assert threads == {threading.get_ident()}
+
+
+def test_nothing_to_do_is_done_at_once(tmp_path: Path) -> None:
+    assert executor(tmp_path, DONE).run([], lambda *_: None) == {}
+
+
+def test_an_executor_can_be_used_again(tmp_path: Path) -> None:
+    used = executor(tmp_path, DONE)
+    assert used.run([job()], lambda *_: None) == {}
+    assert used.run([job()], lambda *_: None) == {}
+
+
+def test_a_child_gets_quiet_libraries_one_thread_and_a_folder_of_its_own(tmp_path: Path) -> None:
+    heard, _ = run(tmp_path, f"say(event='env', env=dict(os.environ))\n{DONE}", [job("a"), job("b")])
+    first, second = (event["env"] for _, event in heard)
+    assert first.items() >= QUIET.items()
+    assert first["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", "1")
+    assert first["UNSLOTH_COMPILE_LOCATION"] != second["UNSLOTH_COMPILE_LOCATION"]
+    assert not Path(first["UNSLOTH_COMPILE_LOCATION"]).parent.exists()
+
+
+def test_a_users_own_thread_count_stands() -> None:
+    assert child_environment({})["OMP_NUM_THREADS"] == "1"
+    assert child_environment({"OMP_NUM_THREADS": "7"})["OMP_NUM_THREADS"] == "7"
+
+
+def test_standard_error_goes_to_the_jobs_log(tmp_path: Path) -> None:
+    run(tmp_path, f"print('a banner', file=sys.stderr)\n{DONE}")
+    assert (tmp_path / "logs" / "a.log").read_text(encoding="utf-8") == "a banner\n"
+
+
+# --- what goes wrong
+
+
+def test_a_reason_given_by_the_child_is_the_failure(tmp_path: Path) -> None:
+    failure = only_failure(tmp_path, "say(event='failed', reason='no such model', exit_code=2)\nsys.exit(1)")
+    assert failure == Failure("no such model", 2)
+
+
+def test_an_exit_code_is_told_with_the_end_of_the_log(tmp_path: Path) -> None:
+    failure = only_failure(tmp_path, "print('one\\n\\n', *'abcdef', sep='\\n', file=sys.stderr)\nsys.exit(3)")
+    assert failure == Failure("the process exited with 3; its log ends: b | c | d | e | f", 70)
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "was ended by SIGKILL (out of memory, or killed by hand)"),
+        ("resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); ctypes.string_at(0)", "was ended by SIGSEGV"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", "was ended by SIGTERM"),
+        ("resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); os.kill(os.getpid(), 40)", "was ended by signal 40"),
+        ("raise ValueError('deep inside')", "exited with 1; its log ends: "),
+        ("os._exit(0)", "ended without saying that its job was done"),
+        ("sys.stdout.close()", "ended without saying that its job was done"),
+    ],
+)
+def test_a_death_without_a_word_is_told(tmp_path: Path, program: str, expected: str) -> None:
+    failure = only_failure(tmp_path, f"say(event='step')\n{program}")
+    assert expected in failure.reason
+    assert failure.exit_code == 70
+
+
+def test_samples_told_before_a_death_are_heard(tmp_path: Path) -> None:
+    heard, failures = run(tmp_path, "say(event='step', step=1)\nos.kill(os.getpid(), signal.SIGKILL)")
+    assert heard == [("a", {"event": "step", "step": 1})]
+    assert "SIGKILL" in failures["a"].reason
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    ["hello", "", "7", "[]", "{}", '{"event": 1}', '{"event": "ended", "returncode": 0}', '{"event": "failed"}', "[" * 100_000, "\\xff"],
+    ids=lambda text: text[:12] or "empty",
+)
+def test_garbage_on_the_protocol_ends_the_child_and_is_shown(tmp_path: Path, garbage: str) -> None:
+    program = f"say(event='pid', pid=os.getpid())\nos.write(1, b'''{garbage}''' + b'\\n')\ntime.sleep(60)"
+    heard, failures = run(tmp_path, program)
+    assert failures["a"].reason.startswith("the process wrote something that is no event: ")
+    assert len(failures["a"].reason) < 200
+    assert is_gone(heard[0][1]["pid"])
+
+
+def test_one_childs_death_does_not_disturb_the_others(tmp_path: Path) -> None:
+    jobs = [job(name) for name in ("good", "bad", "fine", "evil")]
+    program = (
+        f"name = order()['name']\nif name == 'bad': os.abort()\nif name == 'evil': print('boo', flush=True)\nsay(event='step')\n{DONE}"
+    )
+    heard, failures = run(tmp_path, "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n" + program, jobs)
+    assert sorted(failures) == ["bad", "evil"]
+    assert sorted(name for name, _ in heard) == ["fine", "good"]
+
+
+def test_events_after_a_childs_failure_are_not_handed_on(tmp_path: Path) -> None:
+    heard, failures = run(tmp_path, f"say(event='failed', reason='first', exit_code=70)\nsay(event='step')\n{DONE}")
+    assert heard == []
+    assert failures["a"].reason == "first"
+
+
+def test_a_program_that_cannot_be_started_is_a_failure_not_a_hang(tmp_path: Path) -> None:
+    failures = LocalExecutor(1, tmp_path / "logs", command=["/no/such/program"]).run([job("a"), job("b")], lambda *_: None)
+    assert sorted(failures) == ["a", "b"]
+    assert "could not be started" in failures["a"].reason
+    assert "/no/such/program" in failures["a"].reason
+
+
+def test_a_log_that_cannot_be_written_is_a_failure_not_a_hang(tmp_path: Path) -> None:
+    (tmp_path / "logs" / "a.log").mkdir(parents=True)
+    assert "could not be started" in only_failure(tmp_path, DONE).reason
+
+
+HUGE = job("huge", done=({"completion": "x" * 3_000_000},))
+
+
+@pytest.mark.parametrize(
+    ("program", "fails"),
+    [
+        ("sys.exit(5)", True),
+        ("sys.stdin.close(); time.sleep(0.1); sys.exit(5)", True),
+        ("sys.stdin.read(10); sys.exit(5)", True),
+        (f"for n in range(20_000): say(event='step', text='x' * 100)\norder()\n{DONE}", False),
+        (f"assert len(order()['passes'][0]['done'][0]['completion']) == 3_000_000\n{DONE}", False),
+    ],
+)
+def test_a_huge_job_blocks_nobody_whether_it_is_read_or_not(tmp_path: Path, program: str, fails: bool) -> None:
+    _, failures = run(tmp_path, program, [HUGE])
+    assert bool(failures) is fails
+    assert not fails or "exited with 5" in failures["huge"].reason
+
+
+def test_a_process_left_behind_by_a_dead_child_is_ended_and_keeps_nobody_waiting(tmp_path: Path) -> None:
+    program = "pid = os.fork()\nif pid == 0: time.sleep(60)\nsay(event='pid', pid=pid)\nos.kill(os.getpid(), signal.SIGKILL)"
+    started = time.monotonic()
+    heard, failures = run(tmp_path, program)
+    assert time.monotonic() - started < 5
+    assert "SIGKILL" in failures["a"].reason
+    assert is_gone(heard[0][1]["pid"])
+
+
+# --- ending
+
+
+@pytest.mark.parametrize("polite", [True, False], ids=["ends when asked", "ignores SIGTERM"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_an_exception_while_listening_ends_all_children_within_two_seconds(
+    tmp_path: Path, error: type[BaseException], polite: bool
+) -> None:
+    pids = []
+
+    def on_event(_: Job, event: Event) -> None:
+        pids.append(event["pid"])
+        if len(pids) == 2:
+            raise error("stop")
+
+    program = "" if polite else "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    used = executor(tmp_path, program + "say(event='pid', pid=os.getpid())\ntime.sleep(60)")
+    with pytest.raises(error):
+        used.run([job(name) for name in "abc"], on_event)
+    ended = time.monotonic()
+    assert all(is_gone(pid, 0.5) for pid in pids)
+    assert time.monotonic() - ended < 0.6
+    assert not (tmp_path / "logs" / "c.log").exists()
+
+
+def test_children_of_a_child_are_ended_with_it(tmp_path: Path) -> None:
+    pids = []
+
+    def on_event(_: Job, event: Event) -> None:
+        pids.extend(event["pids"])
+        raise KeyboardInterrupt
+
+    program = "pid = os.fork()\nif pid: say(event='pids', pids=[os.getpid(), pid])\ntime.sleep(60)"
+    with pytest.raises(KeyboardInterrupt):
+        executor(tmp_path, program).run([job()], on_event)
+    assert all(map(is_gone, pids))
+
+
+def test_an_interruption_while_children_start_leaves_none_behind(tmp_path: Path) -> None:
+    """Ctrl-C comes at random moments of the first 0.2 s, again and again."""
+    mark = f"effortbench-test-{os.getpid()}-{time.monotonic_ns()}"
+    loop = f"""
+import os, signal, sys, threading
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_executors import *
+for turn in range(12):
+    timer = threading.Timer(0.015 * turn, os.kill, (os.getpid(), signal.SIGINT))
+    try:
+        timer.start()
+        executor(Path({str(tmp_path)!r}), "time.sleep(60)", workers=3).run([job(name) for name in "abcd"], lambda *_: None)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", loop], env={**os.environ, "MARK": mark}, capture_output=True, text=True, check=False, timeout=29
+    )
+    assert done.stdout.split() == ["interrupted"] * 12, done.stderr
+    assert survivors(mark) == []
+
+
+def survivors(mark: str) -> list[int]:
+    """Processes that carry a mark in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mark.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except (OSError, ProcessLookupError):
+            continue
+    return [pid for pid in found if not is_gone(pid, 1)]
+
+
+# --- the real worker
+
+
+def test_the_real_worker_says_why_a_job_cannot_be_done(tmp_path: Path) -> None:
+    wrong = job().model_copy(update={"base": tmp_path / "no-model"})
+    failures = LocalExecutor(1, tmp_path / "logs").run([wrong], lambda *_: None)
+    assert failures["a"].exit_code == 2
+    assert "no-model" in failures["a"].reason
+
+
+def test_the_real_worker_given_no_job_exits_and_its_log_says_why(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "bench.worker"], input="{}", capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "ValidationError" in done.stderr
+
+
+CONDUCTOR = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_executors import *
+from bench.executors import LocalExecutor
+worker = '''
+import json, os, time
+import bench.worker
+bench.worker._die_with_parent()
+print(json.dumps(dict(event="pid", pid=os.getpid())), flush=True)
+time.sleep(60)
+'''
+command = [sys.executable, "-c", worker]
+LocalExecutor(1, Path({logs!r}), command=command).run([job()], lambda job, event: print(json.dumps(event), flush=True))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's parent-death signal")
+def test_a_worker_dies_with_a_killed_conductor(tmp_path: Path) -> None:
+    source = CONDUCTOR.format(tests=str(Path(__file__).parent), logs=str(tmp_path / "logs"))
+    with subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True) as conductor:
+        assert conductor.stdout
+        worker = json.loads(conductor.stdout.readline())["pid"]
+        assert is_alive(worker)
+        conductor.kill()
+    assert is_gone(worker)

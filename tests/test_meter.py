@@ -1,0 +1,101 @@
+"""What a block cost: read while it runs, and unknown where it failed."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.meter import Reading, metered, read_environment, resident_bytes
+
+MB = 10**6
+
+
+def test_a_block_that_holds_200_mb_for_a_moment_shows_it() -> None:
+    before = resident_bytes()
+    with metered() as reading:
+        held = bytearray(b"x") * (200 * MB)
+        time.sleep(0.25)
+        del held
+        time.sleep(0.1)
+    assert reading.peak_rss_bytes is not None
+    assert 195 * MB < reading.peak_rss_bytes - before < 320 * MB
+
+
+def test_the_peak_is_the_blocks_own_not_that_of_an_earlier_one() -> None:
+    held = bytearray(b"x") * (200 * MB)
+    high = resident_bytes()
+    del held
+    with metered() as reading:
+        pass
+    assert reading.peak_rss_bytes is not None
+    assert reading.peak_rss_bytes < high - 150 * MB
+
+
+def test_wall_time_is_that_of_the_block() -> None:
+    with metered() as reading:
+        time.sleep(0.1)
+    assert reading.wall_s is not None
+    assert 0.1 <= reading.wall_s < 1
+
+
+def test_nothing_is_known_until_the_block_has_ended() -> None:
+    with metered() as reading:
+        assert reading == Reading(None, None, None, None)
+    assert reading.wall_s is not None
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_failing_block_leaves_all_readings_unknown_and_its_error_alone(error: type[BaseException]) -> None:
+    readings = []
+
+    def fail() -> None:
+        with metered() as reading:
+            readings.append(reading)
+            raise error("inside")
+
+    with pytest.raises(error, match="inside"):
+        fail()
+    assert readings == [Reading(None, None, None, None)]
+
+
+def test_device_memory_is_known_exactly_where_there_is_a_device() -> None:
+    with metered() as reading:
+        pass
+    assert (reading.peak_vram_bytes is not None) == torch.cuda.is_available()
+    assert (reading.peak_reserved_bytes is not None) == torch.cuda.is_available()
+
+
+def test_the_environment_names_the_machine_and_no_person(tmp_path: Path) -> None:
+    environment = read_environment(tmp_path)
+    assert environment.cpu
+    assert environment.cpu_count >= 1
+    assert environment.memory_bytes > 10**8
+    assert {"torch", "transformers", "numpy"} <= set(environment.packages)
+    assert datetime.fromisoformat(environment.started_at).utcoffset() is not None
+    if environment.gpu is None:
+        assert environment.hardware == "cpu"
+        assert environment.torch_threads == 1
+    assert str(Path.home()) not in repr(environment) or Path.home() == Path("/")
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    return subprocess.run(["git", "-C", str(folder), *identity, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_the_commit_and_whether_anything_tracked_differs_from_it(tmp_path: Path) -> None:
+    assert (read_environment(tmp_path).git_commit, read_environment(tmp_path).git_dirty) == (None, None)
+    git(tmp_path, "init", "-q")
+    (tmp_path / "file").write_text("1", encoding="utf-8")
+    git(tmp_path, "add", "file")
+    git(tmp_path, "commit", "-q", "-m", "one")
+    (tmp_path / "untracked").write_text("", encoding="utf-8")
+    clean = read_environment(tmp_path)
+    (tmp_path / "file").write_text("2", encoding="utf-8")
+    assert (clean.git_commit, clean.git_dirty) == (git(tmp_path, "rev-parse", "HEAD"), False)
+    assert read_environment(tmp_path).git_dirty

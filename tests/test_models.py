@@ -1,0 +1,282 @@
+"""Models: whatever is not wholly and safely a gpt-oss-like checkpoint is refused, in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bench.errors import ModelError
+from bench.experiment import Model
+from bench.models import EMBEDDED, check_adapter, find_model, fingerprint, load_checked, load_for_evaluation, load_tokenizer
+
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """The embedded model, to be damaged."""
+    return Path(shutil.copytree(EMBEDDED, tmp_path / "model"))
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+
+
+def edit_weights(path: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def refusal(call: Callable[[], object]) -> str:
+    with pytest.raises(ModelError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def model(identifier: str | Path, **changes: Any) -> Model:
+    return Model.model_validate({"id": str(identifier), "load_in_4bit": False, "dtype": "float32"} | changes)
+
+
+# --- finding
+
+
+def test_embedded_is_the_shipped_folder_and_small() -> None:
+    assert find_model(model("embedded")) == EMBEDDED
+    assert (EMBEDDED / WEIGHTS).stat().st_size <= 8 * 2**20
+
+
+def test_a_folder_is_taken_as_it_is(copied: Path) -> None:
+    assert find_model(model(copied)) == copied
+
+
+@pytest.mark.parametrize("name", ["nowhere", "./no/where", "/no/such/folder", "~nobody-here/x", "x" * 5000, "a\0b"])
+def test_a_missing_folder_says_what_a_model_may_be(name: str) -> None:
+    assert "expected `embedded`, a folder, or a hub id" in refusal(lambda: find_model(model(name)))
+
+
+def test_a_file_is_no_model(copied: Path) -> None:
+    assert "no model" in refusal(lambda: find_model(model(copied / WEIGHTS)))
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pkl"])
+def test_weights_as_pickle_are_refused(copied: Path, name: str) -> None:
+    (copied / WEIGHTS).rename(copied / name)
+    assert "no *.safetensors file; other weight formats can run code" in refusal(lambda: find_model(model(copied)))
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_remote_code_is_refused(copied: Path, name: str) -> None:
+    edit_json(copied / name, auto_map={"AutoModelForCausalLM": "modeling.Evil"})
+    assert f"{name} asks for remote code (auto_map)" in refusal(lambda: find_model(model(copied)))
+
+
+def test_a_folder_without_config_is_no_model(copied: Path) -> None:
+    (copied / "config.json").unlink()
+    assert "no config.json" in refusal(lambda: find_model(model(copied)))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", "[" * 100_000])
+def test_a_damaged_config_is_one_line(copied: Path, text: str) -> None:
+    (copied / "config.json").write_text(text, encoding="utf-8")
+    assert "config.json" in refusal(lambda: find_model(model(copied)))
+
+
+# --- fingerprint
+
+
+def test_a_copy_has_the_same_fingerprint(copied: Path) -> None:
+    assert fingerprint(copied) == fingerprint(EMBEDDED)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "chat_template.jinja", "config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_any_byte_of_weights_template_tokenizer_or_config_makes_another_model(copied: Path, name: str) -> None:
+    content = bytearray((copied / name).read_bytes())
+    for position in (0, len(content) // 2, len(content) - 1):
+        content[position] ^= 1
+        (copied / name).write_bytes(content)
+        assert fingerprint(copied) != fingerprint(EMBEDDED)
+        content[position] ^= 1
+    (copied / name).write_bytes(content)
+    assert fingerprint(copied) == fingerprint(EMBEDDED)
+
+
+def test_bytes_moved_from_one_file_to_the_next_make_another_model(tmp_path: Path) -> None:
+    for name, first, second in (("a", b"12", b"3"), ("b", b"1", b"23")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.safetensors").write_bytes(first)
+        (tmp_path / name / "2.safetensors").write_bytes(second)
+    assert fingerprint(tmp_path / "a") != fingerprint(tmp_path / "b")
+
+
+def test_a_card_does_not_make_another_model(copied: Path) -> None:
+    (copied / "CARD.md").write_text("other words", encoding="utf-8")
+    assert fingerprint(copied) == fingerprint(EMBEDDED)
+
+
+# --- tokenizers
+
+
+def test_the_embedded_tokenizer_has_harmonys_tokens() -> None:
+    assert load_tokenizer(EMBEDDED).convert_tokens_to_ids("<|channel|>") > 0
+
+
+@pytest.mark.parametrize("token", ["<|channel|>", "<|return|>", "<|start|>"])
+def test_a_tokenizer_that_lacks_a_harmony_token_is_refused(copied: Path, token: str) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        text = (copied / name).read_text(encoding="utf-8")
+        (copied / name).write_text(text.replace(token, token.replace("<|", "<:")), encoding="utf-8")
+    message = refusal(lambda: load_tokenizer(copied))
+    assert str(copied) in message
+    assert f"tokenizer has no special token {token}" in message
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", '{"version": "1.0"}'])
+def test_a_damaged_tokenizer_is_one_line(copied: Path, text: str) -> None:
+    (copied / "tokenizer.json").write_text(text, encoding="utf-8")
+    assert "no readable tokenizer" in refusal(lambda: load_tokenizer(copied))
+
+
+def test_a_folder_without_tokenizer_is_one_line(tmp_path: Path) -> None:
+    assert "no readable tokenizer" in refusal(lambda: load_tokenizer(tmp_path))
+
+
+# --- loading
+
+
+def test_every_weight_comes_from_the_checkpoint() -> None:
+    loaded = load_checked(EMBEDDED, "float32").state_dict()
+    held = load_file(EMBEDDED / WEIGHTS)
+    assert held.keys() <= loaded.keys()
+    assert all(torch.equal(loaded[name], tensor.float()) for name, tensor in held.items())
+
+
+def test_a_missing_tensor_is_refused_not_made_up(copied: Path) -> None:
+    edit_weights(copied / WEIGHTS, lambda tensors: tensors.pop("model.norm.weight"))
+    message = refusal(lambda: load_checked(copied, "float32"))
+    assert "1 missing keys on loading (model.norm.weight" in message
+    assert "randomly initialised" in message
+
+
+def test_a_missing_expert_is_refused(copied: Path) -> None:
+    edit_weights(copied / WEIGHTS, lambda tensors: tensors.pop("model.layers.0.mlp.experts.gate_up_proj"))
+    assert "missing keys" in refusal(lambda: load_checked(copied, "float32"))
+
+
+def test_a_strange_tensor_is_refused(copied: Path) -> None:
+    edit_weights(copied / WEIGHTS, lambda tensors: tensors.update({"model.layers.0.strange": torch.zeros(2)}))
+    assert "unexpected keys" in refusal(lambda: load_checked(copied, "float32"))
+
+
+def test_a_tensor_of_another_shape_is_refused(copied: Path) -> None:
+    edit_weights(copied / WEIGHTS, lambda tensors: tensors.update({"model.norm.weight": torch.ones(3)}))
+    refusal(lambda: load_checked(copied, "float32"))
+
+
+@pytest.mark.parametrize("keep", [0, 7, 5000, 5_000_000])
+def test_a_torn_checkpoint_is_one_line(copied: Path, keep: int) -> None:
+    (copied / WEIGHTS).write_bytes((copied / WEIGHTS).read_bytes()[:keep])
+    assert "could not be loaded" in refusal(lambda: load_checked(copied, "float32"))
+
+
+@pytest.mark.parametrize("changes", [{"model_type": "no-such-model"}, {"hidden_size": "wide"}, {"num_hidden_layers": 9}])
+def test_a_config_that_does_not_fit_its_weights_is_refused(copied: Path, changes: dict[str, Any]) -> None:
+    edit_json(copied / "config.json", **changes)
+    refusal(lambda: load_checked(copied, "float32"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_four_bits_without_a_gpu_say_what_to_set() -> None:
+    message = refusal(lambda: load_for_evaluation(EMBEDDED, model("embedded", load_in_4bit=True), None))
+    assert "set model.load_in_4bit=false" in message
+
+
+# --- adapters
+
+
+@cache
+def lora(rank: int, experts: bool) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(rank)
+    config = LoraConfig(
+        r=rank,
+        target_modules=["q_proj", "v_proj"],
+        target_parameters=["mlp.experts.gate_up_proj"] if experts else None,
+        init_lora_weights=False,
+    )
+    return get_peft_model(load_checked(EMBEDDED, "float32"), config)
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """A LoRA on the embedded model's attention, with random weights."""
+    lora(4, False).save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    return tmp_path / "adapter"
+
+
+def logits(loaded: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        found: torch.Tensor = loaded(torch.arange(20, 40)[None]).logits
+    return found
+
+
+@pytest.mark.parametrize("experts", [False, True], ids=["attention", "attention and experts"])
+def test_an_adapter_is_merged_and_changes_what_the_model_says(tmp_path: Path, experts: bool) -> None:
+    lora(4, experts).save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    loaded = load_for_evaluation(EMBEDDED, model("embedded"), tmp_path / "adapter")
+    assert not loaded.training
+    assert torch.allclose(logits(loaded), logits(lora(4, experts).eval()).to(loaded.device), atol=1e-3)
+    assert not torch.allclose(logits(loaded), logits(load_for_evaluation(EMBEDDED, model("embedded"), None)), atol=1e-1)
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_an_adapter_that_lacks_a_file_is_refused(adapter: Path, name: str) -> None:
+    (adapter / name).rename(adapter / f"{name}.bin")
+    assert f"no {name}" in refusal(lambda: check_adapter(adapter))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"peft_type": "IA3"}'])
+def test_an_adapter_of_another_kind_is_refused(adapter: Path, text: str) -> None:
+    (adapter / "adapter_config.json").write_text(text, encoding="utf-8")
+    assert "adapter" in refusal(lambda: check_adapter(adapter))
+
+
+def load_adapter(adapter: Path) -> str:
+    message = refusal(lambda: load_for_evaluation(EMBEDDED, model("embedded"), adapter))
+    assert "does not fit the base model" in message
+    return message
+
+
+def test_an_adapter_that_lacks_weights_is_refused_not_run_without_them(adapter: Path) -> None:
+    edit_weights(adapter / "adapter_model.safetensors", lambda tensors: tensors.pop(sorted(tensors)[0]))
+    assert "1 weights without a place or a value" in load_adapter(adapter)
+
+
+def deepen(tensors: dict[str, torch.Tensor]) -> None:
+    tensors.update({name.replace("layers.0.", "layers.77."): tensor.clone() for name, tensor in tensors.items() if "layers.0." in name})
+
+
+def test_an_adapter_of_a_deeper_base_is_refused(adapter: Path) -> None:
+    edit_weights(adapter / "adapter_model.safetensors", deepen)
+    assert "layers.77" in load_adapter(adapter)
+
+
+def test_an_adapter_of_a_wider_base_is_refused(adapter: Path) -> None:
+    edit_weights(adapter / "adapter_model.safetensors", lambda t: t.update({name: torch.cat([x, x], -1) for name, x in t.items()}))
+    load_adapter(adapter)
+
+
+def test_a_torn_adapter_is_refused(adapter: Path) -> None:
+    weights = adapter / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    load_adapter(adapter)

@@ -1,0 +1,300 @@
+"""The whole conductor on a tiny experiment: real training, real generation, child processes, a kill in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.catalog import SUITES
+from bench.experiment import Experiment, parse_experiment
+from bench.records import EXIT_CODES, CellId, Run
+from bench.runner import gate_run, run_experiment
+from bench.store import cell_file, load_run
+
+pytestmark = pytest.mark.slow
+
+SAMPLE_FIELDS = (
+    "arm suite split language effort item_id sample_index seed outcome score answer target prompt_tokens reasoning_tokens final_tokens "
+    "output_tokens stop_reason latency_s ttft_s asked_reasoning_language reasoning_language prompt_hash completion error"
+).split()
+"""As the run folder's contract names and orders them."""
+TIMINGS = ["latency_s", "ttft_s"]
+LIMITS = {"low": 24, "medium": 48}
+LANGUAGES = ["en", "de"]
+ITEMS = 2
+ARM = "r4-s2"
+PLACES = ("select", "dev")
+
+
+class Silent:
+    """A progress that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.summaries: list[str] = []
+        self.warnings: list[str] = []
+
+    def begin(self, title: str, total: int | None) -> None: ...
+
+    def set_total(self, total: int) -> None: ...
+
+    def advance(self, count: int = 1) -> None: ...
+
+    def end(self, summary: str) -> None:
+        self.summaries.append(summary)
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+def base_alone(**evaluate: Any) -> dict[str, Any]:
+    """Base, asked the dev split."""
+    asked = {"suites": ["stories"], "languages": LANGUAGES, "efforts": list(LIMITS), "max_new_tokens": LIMITS, "slots": 2}
+    return {
+        "name": "tiny",
+        "model": {"id": "embedded", "load_in_4bit": False, "dtype": "float32"},
+        "evaluate": {**asked, **evaluate},
+    }
+
+
+def whole(rows: Path, **finetune: Any) -> dict[str, Any]:
+    """Base and one arm, selected on one split and judged on another."""
+    settings = {
+        "dataset": {"id": str(rows)},
+        "ranks": [4],
+        "steps": [2],
+        "targets": "attention",
+        "learning_rate": 1e-3,
+        "schedule": "constant_with_warmup",
+        "gradient_accumulation": 1,
+        "gradient_checkpointing": False,
+        "held_out_rows": 2,
+    }
+    return {
+        **base_alone(),
+        "finetune": {**settings, **finetune},
+        "select": {"suite": "stories", "split": "select", "effort": "medium", "subject_to": {"accuracy_drop": 1}},
+        "confirm": {"suite": "stories", "split": "dev"},
+        "gates": [{"name": "accuracy", "metric": "accuracy", "effort": "medium", "margin": 0.5}],
+    }
+
+
+def experiment(data: dict[str, Any]) -> Experiment:
+    return parse_experiment(data, "a test")
+
+
+def run(data: dict[str, Any], out: Path, *, progress: Silent | None = None, resume: bool = False) -> Run:
+    return run_experiment(experiment(data), out, progress=progress or Silent(), resume=resume, limit=ITEMS)
+
+
+def comparable(run: Run, effort: str = "") -> list[dict[str, Any]]:
+    """What must be equal in equal runs: all samples, of one effort if it is named, sorted and without timings."""
+    rows = [json.loads(line) for path in run.folder.rglob("cells/*/*.jsonl") for line in path.read_text(encoding="utf-8").splitlines()]
+    kept = [{name: row[name] for name in row if name not in TIMINGS} for row in rows if effort in ("", row["effort"])]
+    return sorted(kept, key=lambda row: [row[name] for name in (*CellId._fields, "item_id", "sample_index")])
+
+
+def cell_files(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Time of the last change and content, by path."""
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in sorted(folder.rglob("cells/*/*.jsonl"))}
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "rows.jsonl"
+    path.write_text(
+        "".join((SUITES / "stories" / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:10]), encoding="utf-8"
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The tiny experiment, run in one go."""
+    return run(whole(rows), tmp_path_factory.mktemp("runs") / "finished")
+
+
+@pytest.fixture(scope="module")
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of base alone; tests work on copies."""
+    return run(base_alone(), tmp_path_factory.mktemp("base") / "run").folder
+
+
+@pytest.fixture
+def base_run(base_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(base_folder, tmp_path / "run"))  # copy2: the times of last change come along
+
+
+# --- a run in one go
+
+
+def test_a_run_ends_with_the_contracts_files(finished: Run) -> None:
+    efforts = [f"{language}.{effort}" for language in LANGUAGES for effort in LIMITS]
+    cells = {f"cells/{arm}/stories@{split}.{cell}.jsonl" for arm in ("base", ARM) for split in PLACES for cell in efforts}
+    files = {str(path.relative_to(finished.folder)) for path in finished.folder.rglob("*") if path.is_file()}
+    files = {path for path in files if not path.startswith(("logs/", "."))}
+    adapter = {path for path in files if path.startswith(f"adapters/{ARM}/")}
+    assert {f"adapters/{ARM}/adapter_config.json", f"adapters/{ARM}/adapter_model.safetensors"} <= adapter
+    assert files - adapter == cells | {"run.json", "prompts.jsonl", "samples.parquet", f"training/{ARM}.json"}
+    assert {record.file for record in finished.cells} == cells
+
+
+def test_every_sample_line_has_the_contracts_fields(finished: Run) -> None:
+    prompts = [json.loads(line) for line in (finished.folder / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
+    known = {prompt["prompt_hash"] for prompt in prompts}
+    for record in finished.cells:
+        lines = (finished.folder / record.file).read_text(encoding="utf-8").splitlines()
+        assert len(lines) == record.samples == ITEMS
+        for line in lines:
+            sample = json.loads(line)
+            assert list(sample) == SAMPLE_FIELDS
+            assert cell_file(CellId(*[sample[name] for name in CellId._fields])) == record.file
+            assert sample["prompt_hash"] in known
+            assert sample["asked_reasoning_language"] == sample["language"]
+            assert sample["output_tokens"] <= LIMITS[sample["effort"]]
+    assert len(known) == len(prompts) == ITEMS * len(LANGUAGES) * len(LIMITS) * len(PLACES)
+    assert list(finished.samples.columns) == SAMPLE_FIELDS
+
+
+def test_a_run_records_what_was_chosen_compared_and_spent(finished: Run) -> None:
+    assert finished.finished
+    assert finished.failed_arms == {}
+    assert finished.selection is not None
+    assert finished.selection.chosen == ARM
+    assert [candidate.arm for candidate in finished.selection.candidates if candidate.eligible] == [ARM]
+    assert finished.training[ARM].status == "trained"
+    assert finished.training[ARM].steps == 2
+    accuracy = [(made.arm, made.against, made.split, made.effort) for made in finished.comparisons if made.metric == "accuracy"]
+    assert sorted(accuracy) == sorted((ARM, "base", split, effort) for split in PLACES for effort in LIMITS)
+    assert {(phase.arm, phase.split) for phase in finished.phases} == {(arm, split) for arm in ("base", ARM) for split in PLACES}
+    for phase in finished.phases:
+        made = finished.samples[(finished.samples["arm"] == phase.arm) & (finished.samples["split"] == phase.split)]
+        assert (phase.engine, phase.slots, phase.output_tokens) == ("slots", 2, made["output_tokens"].sum())
+        assert phase.model_s is not None
+        assert 0 < phase.model_s < phase.wall_s
+
+
+def test_arms_and_efforts_have_keys_of_their_own(finished: Run) -> None:
+    keys = {(record.arm, record.effort): record.key for record in finished.cells}
+    assert len(set(keys.values())) == len(keys) == 4
+
+
+def test_two_items_are_too_few_for_a_verdict(finished: Run) -> None:
+    verdict = gate_run(finished)
+    assert (verdict.verdict, verdict.exit_code) == ("invalid", 4)
+    assert [(gate.arm, gate.against, gate.split, gate.clusters) for gate in verdict.gates] == [(ARM, "base", "dev", ITEMS)]
+    assert verdict.gates[0].reasons == ("2 problems are too few: this gate needs at least 100",)
+
+
+# --- killed, resumed, changed
+
+
+def lines(folder: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in folder.rglob("cells/*/*.jsonl"))
+
+
+def start(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench", *command], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ
+    )
+
+
+@pytest.fixture(scope="module")
+def resumed(rows: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, int]:
+    """The tiny experiment by the command line, its conductor killed while it selects, then resumed; and the exit code."""
+    folder = tmp_path_factory.mktemp("killed")
+    (folder / "tiny.yaml").write_text(json.dumps(whole(rows)), encoding="utf-8")
+    command = ["bench", "tiny.yaml", "--out", "run", "--limit", str(ITEMS)]
+    killed = start(command, folder)
+    deadline = time.monotonic() + 200
+    while not lines(folder) and killed.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    assert 0 < lines(folder) < 2 * ITEMS * len(LANGUAGES) * len(LIMITS)
+    again = start([*command, "--resume"], folder)
+    output, _ = again.communicate(timeout=200)
+    assert again.returncode == EXIT_CODES["invalid"], output.decode()  # as two items are too few for a verdict
+    return load_run(folder / "run"), again.returncode
+
+
+def test_a_killed_run_ends_with_equal_samples(finished: Run, resumed: tuple[Run, int]) -> None:
+    """Two runs, each with a training of its own, one of them cut in two: the same answers, nothing lost, nothing twice."""
+    run, _ = resumed
+    assert comparable(run) == comparable(finished)
+    assert lines(run.folder) == len(run.samples) == len(finished.samples)
+    assert run.finished
+    assert run.selection == finished.selection
+    assert run.training[ARM].adapter_sha256 == finished.training[ARM].adapter_sha256
+
+
+def test_the_command_bench_leaves_verdict_and_report(resumed: tuple[Run, int]) -> None:
+    run, exit_code = resumed
+    assert run.verdict is not None
+    assert (run.verdict, exit_code) == (gate_run(run), run.verdict.exit_code)
+    for name in ("verdict.json", "junit.xml", "summary.md", "report/index.html"):
+        assert (run.folder / name).stat().st_size > 0, name
+    assert list((run.folder / "report").glob("*.png"))
+
+
+def test_a_finished_run_is_not_asked_again(base_run: Path) -> None:
+    before, progress = cell_files(base_run), Silent()
+    again = run(base_alone(), base_run, progress=progress, resume=True)
+    assert again.finished
+    assert cell_files(base_run) == before
+    assert progress.summaries == []
+
+
+def test_a_resumed_run_asks_only_what_is_missing(base_run: Path) -> None:
+    samples = comparable(load_run(base_run))
+    torn = base_run / cell_file(CellId("base", "stories", "dev", "de", "medium"))
+    kept = torn.read_bytes().splitlines(keepends=True)[0]
+    torn.write_bytes(kept + b'{"arm": "base", "sui')  # half of the cell, and a line that was being written
+    (base_run / cell_file(CellId("base", "stories", "dev", "en", "low"))).unlink()
+    before = cell_files(base_run)
+    again = run(base_alone(), base_run, resume=True)
+    assert comparable(again) == samples
+    after = cell_files(base_run)
+    assert after[str(torn.relative_to(base_run))][1].startswith(kept)
+    assert sorted(path for path, state in after.items() if before.get(path) != state) == [
+        "cells/base/stories@dev.de.medium.jsonl",
+        "cells/base/stories@dev.en.low.jsonl",
+    ]
+
+
+def test_another_limit_asks_the_cells_of_that_effort_anew(base_run: Path) -> None:
+    low, before = comparable(load_run(base_run), "low"), cell_files(base_run)
+    again = run(base_alone(max_new_tokens={**LIMITS, "medium": 8}), base_run, resume=True)
+    changed = {path for path, state in cell_files(base_run).items() if before[path] != state}
+    assert changed == {path for path in before if path.endswith(".medium.jsonl")}
+    assert [(row["output_tokens"], row["outcome"]) for row in comparable(again, "medium")] == [(8, "truncated")] * ITEMS * len(LANGUAGES)
+    assert comparable(again, "low") == low
+
+
+# --- failures
+
+
+def test_an_arm_that_cannot_be_trained_is_recorded_and_invalid(rows: Path, tmp_path: Path) -> None:
+    progress = Silent()
+    failed = run({**whole(rows, max_length=1), "select": None}, tmp_path / "run", progress=progress)
+    assert failed.finished
+    assert list(failed.failed_arms) == [ARM]
+    assert "no row keeps a token of analysis or final within max_length 1: raise it" in failed.failed_arms[ARM]
+    assert failed.training[ARM].status == "failed"
+    assert failed.training[ARM].reason in failed.failed_arms[ARM]
+    assert len(progress.warnings) == 1
+    assert not (failed.folder / "adapters" / ARM).exists()
+    assert set(failed.samples["arm"]) == {"base"}
+    assert len(failed.samples) == ITEMS * len(LANGUAGES) * len(LIMITS)
+    verdict = gate_run(failed)
+    assert (verdict.verdict, verdict.exit_code) == ("invalid", 4)
+    assert verdict.gates[0].reasons[0].startswith(f"arm {ARM} failed: training: no row keeps")
