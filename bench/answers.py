@@ -428,7 +428,8 @@ def _read(body: str, language: str, *, whole: bool) -> str:
     integer, _, fraction = body.rpartition(point) if point else (body, "", "")
     groups = re.split(r"[',.]", integer or "0")
     if len(groups) == 1 or _are_thousands(groups):
-        return "".join(groups) + (f".{fraction}" if fraction else "")
+        decimals = fraction.replace("'", "")  # 3.141 592: decimals may be grouped too
+        return "".join(groups) + (f".{decimals}" if decimals else "")
     return re.split(r"[',.٫]", body)[-1]
 
 

@@ -102,7 +102,8 @@ class LocalExecutor:
             self._end_children()
             deadline = time.monotonic() + GRACE_S / 2
             for thread in running.values():
-                thread.join(max(0.0, deadline - time.monotonic()))  # it removes its child's temporary folder
+                if thread.is_alive():
+                    thread.join(max(0.0, deadline - time.monotonic()))  # it removes its child's temporary folder
         return failures
 
     def log(self, job: Job) -> Path:
@@ -149,6 +150,7 @@ class LocalExecutor:
                 )
                 self._processes.add(process)
         finally:
+            order.unlink()  # who reads it holds it open
             if log:
                 log.close()
         return process

@@ -96,7 +96,7 @@ class Finetune(Strict):
     """On a machine without a GPU Unsloth turns adamw_8bit into adamw_torch_fused; the record says what ran."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     max_length: Count = 1024
-    """Tokens of one training row; longer rows are cut, and rows cut before their answer are dropped and counted."""
+    """Tokens of one training row; longer rows are cut, and rows left without a token that carries loss are dropped and counted."""
     gradient_checkpointing: bool = True
     held_out_rows: Annotated[int, Field(ge=0)] = 32
     """Rows kept from training to measure held-out loss on."""

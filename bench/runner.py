@@ -169,7 +169,9 @@ def _workers(experiment: Experiment) -> int:
     if torch.cuda.is_available():
         return 1
     if experiment.model.load_in_4bit:
-        raise ModelError("model.load_in_4bit needs a CUDA GPU, and this machine has none: set it to false (with dtype float32 for a small model)")
+        raise ModelError(
+            "model.load_in_4bit needs a CUDA GPU, and this machine has none: set it to false (with dtype float32 for a small model)"
+        )
     return len(os.sched_getaffinity(0))
 
 
@@ -188,7 +190,8 @@ def _conduct(conductor: _Conductor) -> None:
     places += [(name, suite.default_split) for name, suite in conductor.plan.suites.items() if name not in decided]
     if places := [place for place in places if place not in asked]:
         _evaluate(conductor, "Confirming" if experiment.confirm else "Evaluating", finalists, places)
-    samples = read_samples(folder.path, list(folder.cells.values()))
+    folder.forget_unasked()
+    samples = read_samples(folder.path, folder.asked)
     folder.comparisons = compare_with_base(samples)
     folder.finish()
 
@@ -391,7 +394,7 @@ def _choose(conductor: _Conductor) -> None:
 
     folder, select = conductor.folder, conductor.plan.experiment.select
     assert select is not None
-    samples = read_samples(folder.path, list(folder.cells.values()))
+    samples = read_samples(folder.path, folder.asked)
     names = [arm.name for arm in conductor.plan.experiment.arms()]
     folder.selection = select_arm(samples, select, names, folder.failed_arms)
     folder.save()

@@ -92,6 +92,7 @@ class RunFolder:
         self.failed_arms: dict[str, str] = {}
         self.selection: Selection | None = None
         self.comparisons: list[Comparison] = []
+        self._asked: set[CellId] = set()
         self._files: dict[CellId, TextIO] = {}
         self._prompts: set[str] = set()
         self._prompt_file: TextIO | None = None
@@ -136,7 +137,8 @@ class RunFolder:
             else:
                 _refuse_existing(self.path)
             self.save()
-            (self.path / "samples.parquet").unlink(missing_ok=True)  # it speaks of a finished run
+            for stale in ("samples.parquet", "verdict.json"):  # they speak of a finished run
+                (self.path / stale).unlink(missing_ok=True)
         except BaseException:
             self._lock.close()
             raise
@@ -184,6 +186,7 @@ class RunFolder:
         """
         kept: list[Sample] = []
         for record in records:
+            self._asked.add(record.id)
             path = self.path / record.file
             known = self.cells.get(record.id)
             if known and known.key == record.key:
@@ -193,6 +196,15 @@ class RunFolder:
             self.cells[record.id] = record
         self.save()
         return kept
+
+    @property
+    def asked(self) -> list[CellRecord]:
+        """The cells opened since the folder was: what an earlier run asked beyond them is no part of this one."""
+        return [record for cell, record in self.cells.items() if cell in self._asked]
+
+    def forget_unasked(self) -> None:
+        """Leave the cells that only an earlier run asked out of the record; their files stay."""
+        self.cells = {record.id: record for record in self.asked}
 
     def are_complete(self, records: list[CellRecord], samples: list[Sample]) -> bool:
         """Whether every cell holds as many samples as it was planned to."""

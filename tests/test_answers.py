@@ -200,9 +200,7 @@ def test_every_answer_word_announces(language: str) -> None:
             assert extract_number(text, language) == "42", text
 
 
-@pytest.mark.parametrize(
-    ("text", "language", "answer"), [("2,125", "de", "2125"), ("2.125", "en", "2125"), ("0,125", "de", "0.125")]
-)
+@pytest.mark.parametrize(("text", "language", "answer"), [("2,125", "de", "2125"), ("2.125", "en", "2125"), ("0,125", "de", "0.125")])
 def test_where_whole_numbers_are_asked_for_three_digits_are_thousands(text: str, language: str, answer: str) -> None:
     assert extract_number(text, language, whole=True) == answer
 
@@ -402,10 +400,13 @@ def test_100_kb_of_one_piece_takes_bounded_time(piece: str) -> None:
     assert best < 0.1
 
 
+@pytest.mark.parametrize(("text", "number"), [(".1 000", "0.1"), ("3.141 592", "3.141592")])
+def test_grouped_decimals_are_one_number(text: str, number: str) -> None:
+    assert extract_number(text, "en") == number
+
+
 @settings(deadline=None, max_examples=1000)
-@given(
-    st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=40).map("".join), st.sampled_from([*ANSWER_WORDS, "", "??"])
-)
+@given(st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=40).map("".join), st.sampled_from([*ANSWER_WORDS, "", "??"]))
 def test_no_text_raises(text: str, language: str) -> None:
     number = extract_number(text, language)
     assert number is None or (number.isascii() and same_number(number, number) and float(number) is not None)

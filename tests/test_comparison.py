@@ -272,9 +272,7 @@ def test_intervals_hold_their_estimate_and_stay_in_range(before, after):
 def test_missing_item_is_refused_not_joined_away():
     before, after = two_arms()
     without = after[after["item_id"] != "i0007"]
-    assert reason(before, without).startswith(
-        "the items differ: 3 rows only before, 0 only after (first: item i0007, language l0"
-    )
+    assert reason(before, without).startswith("the items differ: 3 rows only before, 0 only after (first: item i0007, language l0")
     assert "0 rows only before, 3 only after" in reason(without.assign(arm="base"), after)
 
 

@@ -237,7 +237,7 @@ def key(finetune: dict[str, Any] | None = None, **changes: Any) -> str:
         {"finetune": {"targets": "attention"}},
         {"finetune": {"alpha": "2r"}},
         {"finetune": {"held_out_rows": 1}},
-        {"finetune": {"method": "trl"}},
+        {"finetune": {"optimizer": "adamw_torch"}},
     ],
 )
 def test_whatever_decides_an_adapter_changes_its_key(other: dict[str, Any]) -> None:

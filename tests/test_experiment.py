@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {
     "confirm": {"suite": "stories", "split": "gate"},
     "gates": [{"name": "accuracy", "metric": "accuracy", "effort": "high", "margin": 0.05}],
 }
-DELETED = object()
+DELETED = type("Absent", (), {"__repr__": lambda self: "absent"})()
 
 
 def changed(changes: dict[str, Any]) -> dict[str, Any]:

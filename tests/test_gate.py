@@ -413,9 +413,7 @@ def test_one_point_is_singular_and_seconds_have_four_decimals():
     one = judge(comparison_of(0.0, 0.004, clusters=400), ACCURACY.model_copy(update={"margin": 0.01}))
     assert "a loss of 1 point or more" in one.reasons[0]
     gate = Gate(name="fast", metric="ttft_s", effort="high", margin=0.05)
-    assert (
-        "a rise of 0.05 s or more in ttft_s is ruled out" in judge(comparison_of(0, 0.01, before=0.3, gate=gate), gate).reasons[0]
-    )
+    assert "a rise of 0.05 s or more in ttft_s is ruled out" in judge(comparison_of(0, 0.01, before=0.3, gate=gate), gate).reasons[0]
 
 
 def test_left_out_samples_are_named():

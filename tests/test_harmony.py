@@ -206,9 +206,7 @@ def test_nothing_generated_counts_nothing() -> None:
     assert (reply.reasoning_tokens, reply.final_tokens, reply.output_tokens, reply.stopped) == (0, 0, 0, False)
 
 
-@pytest.mark.parametrize(
-    ("stop", "stopped"), [("<|return|>", True), ("<|call|>", True), ("<|endoftext|>", True), ("<|end|>", False)]
-)
+@pytest.mark.parametrize(("stop", "stopped"), [("<|return|>", True), ("<|call|>", True), ("<|endoftext|>", True), ("<|end|>", False)])
 def test_the_last_token_says_whether_it_stopped_by_itself(stop: str, stopped: bool) -> None:
     assert read(THINK + SAY + stop).stopped is stopped
 
@@ -354,9 +352,7 @@ def official_conversation(system: dict[str, Any], effort: str, developer: str | 
         model_identity=system.get("model_identity"),
         knowledge_cutoff=system.get("knowledge_cutoff"),
         conversation_start_date=system.get("current_date"),
-        channel_config=ChannelConfig.require_channels(["analysis", "commentary", "final"])
-        if "valid_channels" in system
-        else None,
+        channel_config=ChannelConfig.require_channels(["analysis", "commentary", "final"]) if "valid_channels" in system else None,
         reasoning_effort=ReasoningEffort(effort.capitalize()),
     )
     messages = [official_message("system", content)]

@@ -339,9 +339,7 @@ def test_changed_answers_stand_side_by_side_with_their_question(tmp_path: Path) 
     (tmp_path / "prompts.jsonl").write_text("\n".join(lines) + '\n{"prompt_hash": "torn', encoding="utf-8")
     page = Page(written(run, tmp_path))
     assert "How many <b>apples</b>?" in page.text
-    assert page.text.count("expected") == sum(
-        min(10, int(total)) for total in re.findall(r"(?:to wrong|to right) (\d+)", page.text)
-    )
+    assert page.text.count("expected") == sum(min(10, int(total)) for total in re.findall(r"(?:to wrong|to right) (\d+)", page.text))
 
 
 def test_channels_are_read_from_raw_text_and_malformed_text_is_shown_raw() -> None:

@@ -56,9 +56,7 @@ def _find(language: str, folder: str | os.PathLike[str] | None) -> Path:
     if folder is not None:
         path = Path(folder) / name
         if not path.is_file():
-            raise SuiteError(
-                f"no {name} in {folder}: put it there, or leave out evaluate.data.mgsm to take {HUB_ID} from the hub"
-            )
+            raise SuiteError(f"no {name} in {folder}: put it there, or leave out evaluate.data.mgsm to take {HUB_ID} from the hub")
         return path
     shared = os.environ.get("EFFORTBENCH_DATA")
     if shared and (path := Path(shared) / "mgsm" / name).is_file():
@@ -80,7 +78,5 @@ def _download(name: str) -> Path:
         ) from error
     answers = [line.rpartition("\t")[2] for line in path.read_text(encoding="utf-8").splitlines()]
     if hashlib.sha256("\n".join(answers).encode()).hexdigest() != ANSWERS_SHA256:
-        raise SuiteError(
-            f"{HUB_ID} on the hub has changed: {name} has other answers than the {ROWS} published; give a folder instead"
-        )
+        raise SuiteError(f"{HUB_ID} on the hub has changed: {name} has other answers than the {ROWS} published; give a folder instead")
     return path
