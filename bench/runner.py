@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -293,18 +294,23 @@ def _evaluate(conductor: _Conductor, title: str, arms: Iterable[Arm], places: Se
     if not jobs:
         return
     conductor.progress.begin(title, None)
-    planned = 0
+    already = {job.name: sum(len(spec.done) for spec in job.passes) for job in jobs}
+    planned: Counter[str] = Counter()
+    answers = 0
 
     def on_event(job: Job, event: Event) -> None:
-        nonlocal planned
+        nonlocal answers
         if event["event"] == "plan":
-            planned += sum(count for *_, count in event["cells"])
+            planned[job.name] += sum(count for *_, count in event["cells"])
             conductor.folder.plan_cells({CellId(*cell): count for *cell, count in event["cells"]})
-            conductor.progress.set_total(planned)
+            # the arms that have not started yet are asked the same questions
+            expected = planned.total() * len(jobs) // len(planned)
+            conductor.progress.set_total(max(answers, expected - sum(already.values())))
         elif event["event"] == "prompt":
             conductor.folder.add_prompt(event["prompt_hash"], event["prompt"])
         elif event["event"] == "sample":
             conductor.folder.add_sample(Sample.from_dict(event["sample"]))
+            answers += 1
             conductor.progress.advance()
         elif event["event"] == "phase":
             conductor.folder.add_phase(Phase.from_dict(event["phase"]))
@@ -313,7 +319,7 @@ def _evaluate(conductor: _Conductor, title: str, arms: Iterable[Arm], places: Se
     for job in jobs:
         if job.name in failures:
             _fail_evaluation(conductor, job, failures[job.name])
-    conductor.progress.end(f"{planned:,} answers from {len(jobs)} arms")
+    conductor.progress.end(f"{answers:,} answers from {len(jobs)} arms")
 
 
 def _evaluation_job(conductor: _Conductor, arm: Arm, places: Sequence[tuple[str, str]]) -> EvaluateJob | None:
