@@ -15,7 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench import stats
-from bench.records import OUTCOMES, Comparison
+from bench.experiment import METRICS
+from bench.records import OUTCOMES, Comparison, Run
 from bench.stats import Interval, MeanEstimate
 
 MAX_ERROR_SHARE = 0.005
@@ -151,6 +152,30 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, *, suite: str, split: str
         return _measured(unmeasured, _pair(sides[0], sides[1], f"{suite}@{split} at {effort} effort"))
     except _Refused as refusal:
         return replace(unmeasured, invalid_because=(str(refusal),))
+
+
+def compare_with_base(samples: pd.DataFrame) -> list[Comparison]:
+    """Every other arm against base wherever both were asked, in every metric that was measured there."""
+    by_arm = {str(arm): frame for arm, frame in samples.groupby("arm", sort=False)}
+    base = by_arm.pop("base", None)
+    return [] if base is None else [comparison for arm in by_arm.values() for comparison in _compare_everywhere(base, arm)]
+
+
+def compare_runs(before: Run, after: Run) -> list[Comparison]:
+    """Every arm that both runs have, the earlier run's as `<arm> before`, wherever both were asked."""
+    earlier = {str(arm): frame for arm, frame in before.samples.groupby("arm", sort=False)}
+    later = {str(arm): frame for arm, frame in after.samples.groupby("arm", sort=False)}
+    pairs = [(earlier[arm].assign(arm=f"{arm} before"), frame) for arm, frame in later.items() if arm in earlier]
+    return [comparison for pair in pairs for comparison in _compare_everywhere(*pair)]
+
+
+def _compare_everywhere(before: pd.DataFrame, after: pd.DataFrame) -> list[Comparison]:
+    """In every suite, split and effort of `after`; a metric that was not measured is left out, accuracy never is."""
+    found = []
+    for suite, split, effort in after[["suite", "split", "effort"]].drop_duplicates().itertuples(index=False):
+        compared = [compare(before, after, suite=suite, split=split, effort=effort, metric=metric) for metric in METRICS]
+        found += [comparison for comparison in compared if comparison.delta is not None or comparison.metric == "accuracy"]
+    return found
 
 
 def paired_estimate(before: Array, after: Array, *, is_share: bool) -> PairedEstimate:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
+from rich import progress as rich_progress
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from bench.runner import Progress
 
 
-class ConsoleProgress:
+class ConsoleProgress(Progress):
     """The runner's `Progress`, shown with rich. Use as a context manager."""
 
     def __init__(self, console: Console):
         self.console = console
-        self._bars = Progress(
+        self._bars = rich_progress.Progress(
             SpinnerColumn(),
             TextColumn("{task.description:11}"),
             BarColumn(),

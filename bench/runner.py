@@ -14,26 +14,26 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from bench.catalog import Suite, find_suite
 from bench.errors import ModelError, SuiteError, UsageError
 from bench.executors import Failure, LocalExecutor
-from bench.experiment import METRICS, Arm, Confirm, Experiment, Gate, Select
+from bench.experiment import Arm, Confirm, Experiment, Gate, Select, load_experiment
 from bench.jobs import EvaluateJob, Event, Job, PassSpec, Stop, TrainJob
 from bench.models import check_adapter, find_model, fingerprint, load_tokenizer
-from bench.records import CellId, CellRecord, Comparison, Phase, Run, RunVerdict, Sample, Training, Verdict
+from bench.records import CellId, CellRecord, Phase, Run, RunVerdict, Sample, Training, Verdict
 from bench.store import RunFolder, cell_file, load_run, read_samples
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 RUNS = Path("reports") / "runs"
 ENGINE = "slots"
 
 
-class Progress(Protocol):
-    """Shows how far a run is."""
+class Progress:
+    """Hears how far a run is; this one keeps it to itself."""
 
     def begin(self, title: str, total: int | None) -> None:
         """A new phase; `total` None while unknown."""
@@ -77,21 +77,23 @@ class _Conductor:
 
 
 def run_experiment(
-    experiment: Experiment,
+    experiment: Experiment | str,
     out: Path | None = None,
     *,
-    progress: Progress,
+    progress: Progress | None = None,
     command: str = "",
     resume: bool = False,
     limit: int | None = None,
     verbose: bool = False,
 ) -> Run:
-    """Run everything the experiment asks for and return its record. Raises UsageError before anything is written.
+    """Run everything the experiment (or the shipped name or YAML path of one) asks for and return its record.
 
-    A failed arm is recorded and the others go on; only a base model that cannot be used at all is an error here.
+    A failed arm is recorded and the others go on. Raises UsageError before anything is written; `progress` None is silent.
     """
     from bench.meter import read_environment
 
+    if isinstance(experiment, str):
+        experiment = load_experiment(experiment)
     plan = preflight(experiment)
     environment = read_environment(Path(__file__).parent)
     path = (out or default_folder(experiment)).absolute()
@@ -99,7 +101,7 @@ def run_experiment(
     opener = RunFolder.reopen if goes_on else RunFolder.create
     with opener(path, experiment, environment, command) as folder:
         executor = LocalExecutor(plan.workers, path / "logs", verbose=verbose)
-        conductor = _Conductor(plan, folder, executor, progress, limit)
+        conductor = _Conductor(plan, folder, executor, progress or Progress(), limit)
         try:
             _conduct(conductor)
         except UsageError:
@@ -177,6 +179,8 @@ def _workers(experiment: Experiment) -> int:
 
 
 def _conduct(conductor: _Conductor) -> None:
+    from bench.comparison import compare_with_base
+
     folder, experiment = conductor.folder, conductor.plan.experiment
     _train(conductor)
     arms = [arm for arm in experiment.arms() if arm.name not in folder.failed_arms]
@@ -404,23 +408,6 @@ def _choose(conductor: _Conductor) -> None:
     names = [arm.name for arm in conductor.plan.experiment.arms()]
     folder.selection = select_arm(samples, select, names, folder.failed_arms)
     folder.save()
-
-
-def compare_with_base(samples: pd.DataFrame) -> list[Comparison]:
-    """Every other arm against base wherever both were asked, in every metric that was measured there."""
-    from bench.comparison import compare
-
-    found = []
-    by_arm = {str(arm): frame for arm, frame in samples.groupby("arm", sort=False)}
-    base = by_arm.pop("base", None)
-    if base is None:
-        return []
-    for arm in by_arm.values():
-        places = arm[["suite", "split", "effort"]].drop_duplicates().itertuples(index=False)
-        for suite, split, effort in places:
-            compared = [compare(base, arm, suite=suite, split=split, effort=effort, metric=metric) for metric in METRICS]
-            found += [comparison for comparison in compared if comparison.delta is not None or comparison.metric == "accuracy"]
-    return found
 
 
 def gate_run(run: Run, baseline: Run | None = None) -> RunVerdict:

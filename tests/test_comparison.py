@@ -1,10 +1,12 @@
 """Pairing is strict, the problem is the unit, and no interval claims certainty."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from fabricated import fabricate_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats import weightstats
@@ -14,6 +16,7 @@ from bench.comparison import (
     TRAITS,
     cell_table,
     compare,
+    compare_runs,
     effort_table,
     metric_values,
     more_is_better,
@@ -480,3 +483,11 @@ def test_no_samples_give_an_empty_table_with_its_columns():
     table = cell_table(samples_of(np.ones((2, 1))).iloc[:0], "accuracy")
     assert table.empty
     assert {"arm", "language", "mean", "low", "high", "n", "clusters", "truncated"} <= set(table.columns)
+
+
+def test_a_run_compared_with_itself_has_changed_nothing(tmp_path: Path) -> None:
+    run = fabricate_run(tmp_path, select_problems=4, gate_problems=4)
+    comparisons = compare_runs(run, run)
+    assert {comparison.arm for comparison in comparisons} == set(run.samples["arm"])
+    assert {comparison.against for comparison in comparisons} == {f"{arm} before" for arm in set(run.samples["arm"])}
+    assert all(comparison.delta == 0 for comparison in comparisons if not comparison.invalid_because)
