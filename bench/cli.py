@@ -119,6 +119,30 @@ def report(run_folder: RunPath) -> None:
 
 
 @app.command()
+def power(
+    experiment: ExperimentName,
+    pilot: Annotated[Path | None, typer.Option(help="Run folder to take the spread of differences from.")] = None,
+    items: Annotated[int | None, typer.Option(min=2, help="Problems a language; default: as many as the suite's split has.")] = None,
+    overrides: Overrides = [],  # noqa: B006
+) -> None:
+    """Say what the gates can tell before anything is run; exit code 3 where one is under-powered."""
+    from bench.plan import describe, plan_gates
+    from bench.records import EXIT_CODES
+    from bench.store import load_run
+
+    plans = plan_gates(_load(experiment, overrides), load_run(pilot) if pilot else None, items)
+    for source in dict.fromkeys(plan.spread.source for plan in plans):
+        console.print(f"spread: {_escape(source)}", soft_wrap=True, highlight=False)
+    for plan in plans:
+        console.print(f"[bold]{_escape(plan.gate.name)}[/]: {_escape(describe(plan))}", soft_wrap=True, highlight=False)
+    for plan in plans:
+        if plan.problem is not None:
+            answer = "refused" if plan.is_refused else "allowed"
+            console.print(f"[bold yellow]{answer}[/] {_escape(plan.problem)}", soft_wrap=True, highlight=False)
+    raise typer.Exit(EXIT_CODES["inconclusive"] if any(plan.is_refused for plan in plans) else 0)
+
+
+@app.command()
 def suites() -> None:
     """List the suites, their splits, languages and revisions."""
     from rich.table import Table

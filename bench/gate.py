@@ -214,7 +214,7 @@ def _too_few_problems(comparison: Comparison, gate: Gate) -> tuple[str, ...]:
     needed = required_clusters(gate)
     if comparison.clusters < needed:
         return (f"{comparison.clusters} problems are too few: this gate needs at least {needed}",)
-    if _is_near_ceiling(comparison, gate) and comparison.clusters < CEILING_CLUSTERS:
+    if is_near_ceiling(comparison, gate) and comparison.clusters < CEILING_CLUSTERS:
         return (
             f"{comparison.clusters} problems are too few where {gate.metric} is {comparison.before:.1%} before: "
             f"within 5 points of the best possible, losses are rare and a gate needs at least {CEILING_CLUSTERS}",
@@ -222,7 +222,7 @@ def _too_few_problems(comparison: Comparison, gate: Gate) -> tuple[str, ...]:
     return ()
 
 
-def _is_near_ceiling(comparison: Comparison, gate: Gate) -> bool:
+def is_near_ceiling(comparison: Comparison, gate: Gate) -> bool:
     """Whether `before` is so near the best possible share that few problems can tell of a loss.
 
     Only `before` counts: it is known when the gate is planned, and a better arm must not be refused where a worse one is judged.
@@ -251,7 +251,7 @@ def _flags(gain: Interval) -> tuple[str, ...]:
 def _finding(name: VerdictName, comparison: Comparison, gate: Gate) -> str:
     """One sentence: what was shown."""
     loss, gain = ("loss", "gain") if TRAITS[gate.metric].more_is_better else ("rise", "reduction")
-    margin = _amount(gate.margin, gate)
+    margin = amount(gate.margin, gate)
     shown = f"({_estimate(comparison.delta, comparison.ci, gate)}, {comparison.clusters} problems)"
     if gate.type == "non_inferiority":
         sentences = {
@@ -344,10 +344,10 @@ def _number(value: float, gate: Gate) -> str:
     return f"{value:+.4f}" if trait.unit == "s" else f"{value:+.2f}"
 
 
-def _amount(margin: float, gate: Gate) -> str:
+def amount(margin: float, gate: Gate, digits: int = 6) -> str:
     """A margin with its unit, as in `2 points`."""
     trait = TRAITS[gate.metric]
-    number = f"{100 * margin if trait.is_share else margin:.6g}"
+    number = f"{100 * margin if trait.is_share else margin:.{digits}g}"
     unit = {"points": "point", "tokens": "token"}.get(trait.unit, trait.unit) if number == "1" else trait.unit
     return f"{number} {unit}"
 
