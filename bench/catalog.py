@@ -7,6 +7,7 @@ it (and in the folder it borrows data from), so that a changed prompt, filter or
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -74,6 +75,20 @@ class Suite(BaseModel):
             path = folder / self.local_file(language)
             digest.update(path.read_bytes() if path.is_file() else b"\0")
         return digest.hexdigest()[:12]
+
+    def count_items(self, split: str, given: Mapping[str, Path]) -> int | None:
+        """Problems of a split, seen in the suite's own rows or its local data; None where neither is there."""
+        own = [folder / f"{self.splits[split]}.jsonl" for folder in self.folders]
+        found = next((path for path in own if path.is_file()), None)
+        if found is not None:
+            try:
+                return len({str(json.loads(line)["item_id"]) for line in found.read_text(encoding="utf-8").splitlines()})
+            except (ValueError, KeyError, TypeError):  # rows of another shape: only its own loader can tell
+                return None
+        folder = self.data_folder(given) if self.local_files and len(self.splits) == 1 else None
+        paths = [folder / self.local_file(language) for language in self.languages] if folder else []
+        local = next((path for path in paths if path.is_file()), None)
+        return len([line for line in local.read_text(encoding="utf-8").split("\n") if line.strip()]) if local else None
 
     @property
     def folders(self) -> list[Path]:

@@ -30,6 +30,8 @@ INTERNAL_ERROR = 70
 VERDICT_STYLES = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow", "invalid": "bold magenta"}
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").splitlines()[0])
+baselines = typer.Typer(no_args_is_help=True, help="The committed runs that later ones are compared with.")
+app.add_typer(baselines, name="baseline")
 console = Console()
 errors = Console(stderr=True)
 
@@ -40,7 +42,11 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with --out, or wit
 Limit = Annotated[int | None, typer.Option(min=1, help="Ask only the first N items of each language.")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in finetune.steps=[5].")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show what the libraries print, instead of keeping it in logs/.")]
-Baseline = Annotated[Path | None, typer.Option(help="Run folder of an earlier release, for gates against: baseline.")]
+Baseline = Annotated[Path | None, typer.Option(help="Baseline or run folder of an earlier release, for gates against: baseline.")]
+Waive = Annotated[
+    list[str], typer.Option("--waive", metavar="GATE", help="Let this gate block nothing; its verdict stays. Needs --reason.")
+]
+Reason = Annotated[str | None, typer.Option(help="Why; kept on record.")]
 
 
 @app.command()
@@ -53,7 +59,7 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """Fine-tune, evaluate and record; judge nothing."""
-    done = _run(experiment, out, resume, limit, overrides, verbose)
+    done = _run(_load(experiment, overrides), out, resume, limit, verbose)
     console.print(f"recorded in [bold]{_shown(done.folder)}[/]")
 
 
@@ -66,25 +72,74 @@ def bench(
     overrides: Overrides = [],  # noqa: B006
     verbose: Verbose = False,
     baseline: Baseline = None,
+    waive: Waive = [],  # noqa: B006
+    reason: Reason = None,
 ) -> None:
     """Run, then judge, then report, whatever the verdict. The exit code is the gate's."""
-    folder = _run(experiment, out, resume, limit, overrides, verbose).folder
-    verdict = _gate(folder, baseline)
+    from bench.baseline import check_path
+    from bench.gate import check_waivers
+
+    loaded = _load(experiment, overrides)
+    check_waivers(waive, reason, [gate.name for gate in loaded.gates])
+    if baseline is not None:
+        check_path(baseline)
+    folder = _run(loaded, out, resume, limit, verbose).folder
+    verdict = _gate(folder, baseline, waive, reason)
     page = _report(folder)
     console.print(f"report  [bold]{_shown(page)}[/]")
     raise typer.Exit(verdict.exit_code)
 
 
 @app.command()
-def gate(run_folder: RunPath, baseline: Baseline = None) -> None:
+def gate(
+    run_folder: RunPath,
+    baseline: Baseline = None,
+    waive: Waive = [],  # noqa: B006
+    reason: Reason = None,
+) -> None:
     """Judge a run by the gates of its experiment; writes verdict.json."""
-    raise typer.Exit(_gate(run_folder, baseline).exit_code)
+    raise typer.Exit(_gate(run_folder, baseline, waive, reason).exit_code)
+
+
+@baselines.command()
+def promote(run_folder: RunPath, reason: Reason = None) -> None:
+    """Make a judged run the one that later runs of its experiment on its hardware are compared with."""
+    from bench.baseline import promote as promote_run
+    from bench.store import load_run
+
+    done = load_run(run_folder)
+    folder = promote_run(done, reason)
+    console.print(f"baseline [bold]{_escape(folder)}[/]: commit it, and gates against: baseline use it")
 
 
 @app.command()
 def report(run_folder: RunPath) -> None:
     """Write report/index.html, PNGs, summary.md and junit.xml from a run's records."""
     console.print(f"report  [bold]{_shown(_report(run_folder))}[/]")
+
+
+@app.command()
+def power(
+    experiment: ExperimentName,
+    pilot: Annotated[Path | None, typer.Option(help="Run folder to take the spread of differences from.")] = None,
+    items: Annotated[int | None, typer.Option(min=2, help="Problems a language; default: as many as the suite's split has.")] = None,
+    overrides: Overrides = [],  # noqa: B006
+) -> None:
+    """Say what the gates can tell before anything is run; exit code 3 where one is under-powered."""
+    from bench.plan import describe, plan_gates
+    from bench.records import EXIT_CODES
+    from bench.store import load_run
+
+    plans = plan_gates(_load(experiment, overrides), load_run(pilot) if pilot else None, items)
+    for source in dict.fromkeys(plan.spread.source for plan in plans):
+        console.print(f"spread: {_escape(source)}", soft_wrap=True, highlight=False)
+    for plan in plans:
+        console.print(f"[bold]{_escape(plan.gate.name)}[/]: {_escape(describe(plan))}", soft_wrap=True, highlight=False)
+    for plan in plans:
+        if plan.problem is not None:
+            answer = "refused" if plan.is_refused else "allowed"
+            console.print(f"[bold yellow]{answer}[/] {_escape(plan.problem)}", soft_wrap=True, highlight=False)
+    raise typer.Exit(EXIT_CODES["inconclusive"] if any(plan.is_refused for plan in plans) else 0)
 
 
 @app.command()
@@ -169,16 +224,22 @@ def _print_error(message: str) -> None:
 
 
 def _interrupted() -> int:
-    errors.print("\ninterrupted: the same command with [bold]--resume[/] goes on where it stopped")
+    goes_on = sys.argv[1:2] in (["run"], ["bench"])
+    hint = ": the same command with [bold]--resume[/] goes on where it stopped" if goes_on else ""
+    errors.print(f"\ninterrupted{hint}")
     return INTERRUPTED
 
 
-def _run(name: str, out: Path | None, resume: bool, limit: int | None, overrides: list[str], verbose: bool) -> Run:
-    from bench.console import ConsoleProgress
+def _load(name: str, overrides: list[str]) -> Experiment:
     from bench.experiment import load_experiment
+
+    return load_experiment(name, overrides)
+
+
+def _run(experiment: Experiment, out: Path | None, resume: bool, limit: int | None, verbose: bool) -> Run:
+    from bench.console import ConsoleProgress
     from bench.runner import run_experiment
 
-    experiment = load_experiment(name, overrides)
     if resume and out is None:
         out = _newest(experiment)
     with ConsoleProgress(console) as progress:
@@ -203,11 +264,19 @@ def _newest(experiment: Experiment) -> Path:
     return found
 
 
-def _gate(folder: Path, baseline: Path | None) -> RunVerdict:
+def _gate(folder: Path, baseline: Path | None, waived: list[str], reason: str | None) -> RunVerdict:
+    from bench.baseline import find_baseline
+    from bench.gate import check_waivers, waive
     from bench.runner import gate_run
     from bench.store import load_run, write_verdict
 
-    verdict = gate_run(load_run(folder), load_run(baseline) if baseline else None)
+    done = load_run(folder)
+    check_waivers(waived, reason, [gate.name for gate in done.experiment.gates])
+    is_asked = any(gate.against == "baseline" for gate in done.experiment.gates)
+    found = find_baseline(done, baseline) if is_asked or baseline is not None else None
+    if baseline is not None and not is_asked:
+        errors.print("[bold yellow]warning:[/] --baseline is not used: no gate of this experiment is against: baseline", soft_wrap=True)
+    verdict = waive(gate_run(done, found), waived, reason)
     write_verdict(folder, verdict)
     _print_verdict(verdict)
     return verdict
@@ -217,9 +286,13 @@ def _print_verdict(verdict: RunVerdict) -> None:
     for judged in verdict.gates:
         reason = judged.reasons[0] if judged.reasons else ""
         console.print(f"[{VERDICT_STYLES[judged.verdict]}]{judged.verdict:12}[/] {judged.name}: {_escape(reason)}", soft_wrap=True)
+        if judged.waived is not None:
+            console.print(f"[bold]{'waived':12}[/] {judged.name}: {_escape(judged.waived)}", soft_wrap=True)
     if not verdict.gates:
         console.print("the experiment has no gates: nothing was judged")
-    console.print(f"verdict [{VERDICT_STYLES[verdict.verdict]}]{verdict.verdict.upper()}[/]")
+    waived = ", ".join(judged.name for judged in verdict.gates if judged.waived is not None)
+    ending = f" (exit code {verdict.exit_code}, waived: {waived})" if waived else ""
+    console.print(f"verdict [{VERDICT_STYLES[verdict.verdict]}]{verdict.verdict.upper()}[/]{ending}", soft_wrap=True)
 
 
 def _report(folder: Path) -> Path:

@@ -6,7 +6,8 @@
     │   ├── SuiteError              a suite, split, language or its data
     │   ├── ModelError              a model or adapter folder, or its tokenizer
     │   ├── DatasetError            the fine-tuning data
-    │   └── RunFolderError          a run folder: exists, missing, or not one
+    │   ├── RunFolderError          a run folder: exists, missing, or not one
+    │   └── BaselineError           a baseline cannot be made of a run, or is none
     └── ArmError                    one arm failed; recorded, the others go on
 
 A message says what was found, what was expected and what to do, in one line where it can.
@@ -44,6 +45,10 @@ class DatasetError(UsageError):
 
 class RunFolderError(UsageError):
     """A run folder exists already, is missing, or is not a run folder."""
+
+
+class BaselineError(UsageError):
+    """A run cannot become a baseline, or what was given as a baseline is none or damaged."""
 
 
 class ArmError(EffortbenchError):

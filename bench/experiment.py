@@ -20,6 +20,8 @@ from bench.errors import ExperimentError
 
 EFFORTS = ("low", "medium", "high")
 METRICS = ("accuracy", "reasoning_language_fidelity", "truncation", "output_tokens", "reasoning_tokens", "latency_s", "ttft_s")
+SHARES = ("accuracy", "reasoning_language_fidelity", "truncation")
+"""Metrics between 0 and 1."""
 SHIPPED = Path(__file__).parent / "experiments"
 MOST_ARMS = 1000
 """A larger grid is a slip of the keyboard."""
@@ -215,9 +217,13 @@ class Gate(Strict):
     """In the metric's own unit. Non-inferiority: a loss this large must be ruled out. Superiority: a gain this large must be shown."""
     min_clusters: Annotated[int, Field(ge=2)] = 100
     """Fewest problems an interval is trusted with."""
+    allow_underpowered: bool = False
+    """Let `effortbench power` accept this gate though an unchanged arm is likely to end inconclusive."""
 
     @model_validator(mode="after")
     def _has_margin(self) -> Gate:
+        if self.metric in SHARES and self.margin >= 1:
+            raise ValueError(f"a margin of {self.margin:g} decides nothing: {self.metric} lies between 0 and 1 (0.02 is 2 points)")
         if self.type == "non_inferiority" and self.margin == 0:
             raise ValueError("a non_inferiority gate needs margin > 0: no sample can rule out a loss of zero")
         return self

@@ -8,15 +8,18 @@ the interval. Each side has 97.5 % confidence: at 95 % the t interval passes a r
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from bench import stats
 from bench.comparison import TRAITS, compare
+from bench.errors import UsageError
 from bench.experiment import Gate, Select
-from bench.records import EXIT_CODES, SEVERITY, Candidate, Comparison, RunVerdict, Selection, Verdict, VerdictName
+from bench.records import EXIT_CODES, SEVERITY, Candidate, CellRecord, Comparison, Run, RunVerdict, Selection, Verdict, VerdictName
 from bench.stats import Interval
 
 ALPHA = 0.025
@@ -95,8 +98,75 @@ def missing(gate: Gate, arm: str | None, reason: str, *, suite: str = "", split:
 def run_verdict(verdicts: Iterable[Verdict]) -> RunVerdict:
     """The worst of the gates; no gate at all is invalid, not a pass."""
     gates = tuple(verdicts)
-    worst: VerdictName = max((gate.verdict for gate in gates), key=SEVERITY.index, default="invalid")
+    worst = _worst(gates, "invalid")
     return RunVerdict(verdict=worst, exit_code=EXIT_CODES[worst], gates=gates)
+
+
+def _worst(gates: Iterable[Verdict], of_none: VerdictName) -> VerdictName:
+    return max((gate.verdict for gate in gates), key=SEVERITY.index, default=of_none)
+
+
+def check_waivers(names: Sequence[str], reason: str | None, gates: Iterable[str]) -> None:
+    """Raise UsageError unless every waived gate exists and a reason is given."""
+    known = list(gates)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UsageError(f"--waive {unknown[0]}: no such gate; the experiment has {', '.join(known) or 'none'}")
+    if names and not (reason or "").strip():
+        raise UsageError(f"--waive {names[0]} needs a reason: add --reason TEXT, it is kept in verdict.json")
+    if reason and not names:
+        raise UsageError("--reason says why a gate is waived: name the gate with --waive")
+
+
+def waive(verdict: RunVerdict, names: Sequence[str], reason: str | None) -> RunVerdict:
+    """The same verdict with an exit code that waived gates no longer decide. Raises UsageError as `check_waivers` does."""
+    check_waivers(names, reason, (gate.name for gate in verdict.gates))
+    if not names or reason is None:
+        return verdict
+    gates = tuple(replace(gate, waived=reason.strip()) if gate.name in names else gate for gate in verdict.gates)
+    worst = _worst((gate for gate in gates if gate.waived is None), "pass")
+    return replace(verdict, gates=gates, exit_code=EXIT_CODES[worst])
+
+
+def gated_arm(run: Run) -> str | None:
+    """The arm that is judged: the chosen one, or the only one there is besides base."""
+    if run.experiment.select:
+        return run.selection.chosen if run.selection else None
+    others = [arm.name for arm in run.experiment.arms() if arm.kind != "base"]
+    return others[0] if len(others) == 1 else None
+
+
+def unfit(run: Run) -> str | None:
+    """Why nothing of a run can be judged; None where it can."""
+    if not run.finished:
+        return "the run is not finished: continue it with --resume"
+    if "base" in run.failed_arms:
+        return f"base failed: {run.failed_arms['base']}"
+    arm = gated_arm(run)
+    if arm is None:
+        return "no arm was eligible: none stayed within the selection rule, or all failed"
+    return f"arm {arm} failed: {run.failed_arms[arm]}" if arm in run.failed_arms else None
+
+
+def incomplete(cells: Iterable[CellRecord], samples: pd.DataFrame, arms: Sequence[str], where: tuple[str, str, str]) -> str | None:
+    """Why the arms' cells in a (suite, split, effort) are not what was planned; None where they are.
+
+    Two sides that lost the same cell or the same answers would be compared without a word: only the plan tells.
+    """
+    keys = ["arm", "suite", "split", "effort", "language"]
+    asked = samples[samples["arm"].isin(arms)]
+    held = Counter(zip(*(asked[key].astype(str) for key in keys), strict=True))
+    planned = {(cell.arm, cell.suite, cell.split, cell.effort, cell.language): cell.samples for cell in cells}
+    languages = {str(key[4]) for key in [*planned, *held] if key[1:3] == where[:2] and key[0] in arms}
+    for arm in arms:
+        for language in sorted(languages):
+            key = (arm, *where, language)
+            cell = f"{arm}, {where[0]}@{where[1]}, {language}, {where[2]} effort"
+            if planned.get(key) is None:
+                return f"the cell {cell} was never planned"
+            if held[key] != planned[key]:
+                return f"the cell {cell} holds {held[key]} of {planned[key]} planned answers"
+    return None
 
 
 def _verdict(comparison: Comparison, gate: Gate, name: VerdictName, *, flags: tuple[str, ...] = (), reasons: tuple[str, ...]) -> Verdict:
@@ -128,10 +198,10 @@ def _refusals(comparison: Comparison, gate: Gate) -> tuple[str, ...]:
     if (comparison.metric, comparison.effort) != (gate.metric, gate.effort):
         found = f"{comparison.metric} at {comparison.effort} effort"
         return (f"the comparison is of {found}, the gate asks for {gate.metric} at {gate.effort} effort",)
-    if gate.against == "base" and comparison.against != "base":
-        return (f"the comparison is against {comparison.against}, the gate asks for base",)
-    if gate.against == "base" and comparison.arm == "base":
-        return ("base is compared with itself",)
+    if comparison.against != gate.against:
+        return (f"the comparison is against {comparison.against}, the gate asks for {gate.against}",)
+    if comparison.arm == "base":
+        return ("base is compared with itself" if gate.against == "base" else "base is not the arm that is judged",)
     numbers = (comparison.before, comparison.after, comparison.delta, comparison.se, *(comparison.ci or (None,)))
     if not all(number is not None and math.isfinite(number) for number in numbers):
         return ("the comparison has no numbers",)
@@ -144,7 +214,7 @@ def _too_few_problems(comparison: Comparison, gate: Gate) -> tuple[str, ...]:
     needed = required_clusters(gate)
     if comparison.clusters < needed:
         return (f"{comparison.clusters} problems are too few: this gate needs at least {needed}",)
-    if _is_near_ceiling(comparison, gate) and comparison.clusters < CEILING_CLUSTERS:
+    if is_near_ceiling(comparison, gate) and comparison.clusters < CEILING_CLUSTERS:
         return (
             f"{comparison.clusters} problems are too few where {gate.metric} is {comparison.before:.1%} before: "
             f"within 5 points of the best possible, losses are rare and a gate needs at least {CEILING_CLUSTERS}",
@@ -152,7 +222,7 @@ def _too_few_problems(comparison: Comparison, gate: Gate) -> tuple[str, ...]:
     return ()
 
 
-def _is_near_ceiling(comparison: Comparison, gate: Gate) -> bool:
+def is_near_ceiling(comparison: Comparison, gate: Gate) -> bool:
     """Whether `before` is so near the best possible share that few problems can tell of a loss.
 
     Only `before` counts: it is known when the gate is planned, and a better arm must not be refused where a worse one is judged.
@@ -181,7 +251,7 @@ def _flags(gain: Interval) -> tuple[str, ...]:
 def _finding(name: VerdictName, comparison: Comparison, gate: Gate) -> str:
     """One sentence: what was shown."""
     loss, gain = ("loss", "gain") if TRAITS[gate.metric].more_is_better else ("rise", "reduction")
-    margin = _amount(gate.margin, gate)
+    margin = amount(gate.margin, gate)
     shown = f"({_estimate(comparison.delta, comparison.ci, gate)}, {comparison.clusters} problems)"
     if gate.type == "non_inferiority":
         sentences = {
@@ -274,10 +344,10 @@ def _number(value: float, gate: Gate) -> str:
     return f"{value:+.4f}" if trait.unit == "s" else f"{value:+.2f}"
 
 
-def _amount(margin: float, gate: Gate) -> str:
+def amount(margin: float, gate: Gate, digits: int = 6) -> str:
     """A margin with its unit, as in `2 points`."""
     trait = TRAITS[gate.metric]
-    number = f"{100 * margin if trait.is_share else margin:.6g}"
+    number = f"{100 * margin if trait.is_share else margin:.{digits}g}"
     unit = {"points": "point", "tokens": "token"}.get(trait.unit, trait.unit) if number == "1" else trait.unit
     return f"{number} {unit}"
 

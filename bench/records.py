@@ -256,6 +256,8 @@ class Verdict(Record):
     """regression_detected, improvement_detected."""
     reasons: tuple[str, ...] = ()
     """Sentences for people: the first says what was shown."""
+    waived: str | None = None
+    """Why somebody lets a release through all the same; the verdict stays. None: not waived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +266,7 @@ class RunVerdict(Record):
 
     verdict: VerdictName
     exit_code: int
+    """That of the worst gate that is not waived."""
     gates: tuple[Verdict, ...]
     schema: int = SCHEMA
 
@@ -343,3 +346,27 @@ class Run:
     samples: pd.DataFrame
     command: str
     """What the user typed, for the page's `reproduce` line."""
+    suite_revisions: dict[str, str] = field(default_factory=dict)
+    """Suite name -> hash of its files and its local data. Empty in runs recorded before it was kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """An earlier run's scores on its confirmation data: base and the gated arm, without questions and answers."""
+
+    experiment: str
+    hardware: str
+    suite: str
+    split: str
+    suite_revision: str
+    arm: str
+    """The arm that was released; later ones are compared with it."""
+    decoding: dict[str, Any]
+    """Limits, temperature, samples and seed, as in `evaluate`."""
+    cells: tuple[CellRecord, ...]
+    environment: Environment
+    samples: pd.DataFrame
+    reason: str | None = None
+    """Why it replaced an older one."""
+    promoted_at: str | None = None
+    """UTC, ISO 8601; None where a run folder serves as the baseline."""

@@ -22,7 +22,7 @@ from bench.executors import Failure, LocalExecutor
 from bench.experiment import Arm, Confirm, Experiment, Gate, Select, load_experiment
 from bench.jobs import EvaluateJob, Event, Job, PassSpec, Stop, TrainJob
 from bench.models import check_adapter, find_model, fingerprint, load_tokenizer
-from bench.records import CellId, CellRecord, Phase, Run, RunVerdict, Sample, Training, Verdict
+from bench.records import Baseline, CellId, CellRecord, Phase, Run, RunVerdict, Sample, Training, Verdict
 from bench.store import RunFolder, cell_file, load_run, read_samples
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def run_experiment(
     with opener(path, experiment, environment, command) as folder:
         executor = LocalExecutor(plan.workers, path / "logs", verbose=verbose)
         conductor = _Conductor(plan, folder, executor, progress or Progress(), limit)
+        folder.suite_revisions = {name: _revision(suite, experiment) for name, suite in plan.suites.items()}
         try:
             _conduct(conductor)
         except UsageError:
@@ -109,6 +110,12 @@ def run_experiment(
                 shutil.rmtree(path)  # nothing was measured: leave nothing half-written behind
             raise
     return load_run(path)
+
+
+def _revision(suite: Suite, experiment: Experiment) -> str:
+    """Of its files and of the local data that it reads."""
+    data = suite.data_revision(experiment.evaluate.data)
+    return f"{suite.revision}+{data}" if data else suite.revision
 
 
 def default_folder(experiment: Experiment) -> Path:
@@ -410,16 +417,16 @@ def _choose(conductor: _Conductor) -> None:
     folder.save()
 
 
-def gate_run(run: Run, baseline: Run | None = None) -> RunVerdict:
-    """Judge a run: every gate of its experiment, on the confirmation data."""
+def gate_run(run: Run, baseline: Baseline | str | None = None) -> RunVerdict:
+    """Judge a run: every gate of its experiment, on the confirmation data. A `baseline` in words says why there is none."""
     from bench.gate import run_verdict
 
     return run_verdict([_judge(run, gate, baseline) for gate in run.experiment.gates])
 
 
-def _judge(run: Run, gate: Gate, baseline: Run | None) -> Verdict:
+def _judge(run: Run, gate: Gate, baseline: Baseline | str | None) -> Verdict:
     from bench.comparison import compare
-    from bench.gate import judge, missing
+    from bench.gate import gated_arm, judge, missing
 
     confirm = run.experiment.confirm
     assert confirm is not None, "gates without a confirm block pass no validation"
@@ -428,31 +435,27 @@ def _judge(run: Run, gate: Gate, baseline: Run | None) -> Verdict:
     if reason is not None:
         return missing(gate, arm, reason, suite=confirm.suite, split=confirm.split)
     after = run.samples[run.samples["arm"] == arm]
-    before = run.samples[run.samples["arm"] == "base"]
-    if gate.against == "baseline" and baseline is not None:
-        before = baseline.samples[baseline.samples["arm"] == gated_arm(baseline)].assign(arm="baseline")
+    if gate.against == "baseline" and isinstance(baseline, Baseline):
+        before = baseline.samples[baseline.samples["arm"] == baseline.arm].assign(arm="baseline")
+    else:
+        before = run.samples[run.samples["arm"] == "base"]
     comparison = compare(before, after, suite=confirm.suite, split=confirm.split, effort=gate.effort, metric=gate.metric)
     return judge(comparison, gate)
 
 
-def gated_arm(run: Run) -> str | None:
-    """The arm that is judged: the chosen one, or the only one there is besides base."""
-    if run.experiment.select:
-        return run.selection.chosen if run.selection else None
-    others = [arm.name for arm in run.experiment.arms() if arm.kind != "base"]
-    return others[0] if len(others) == 1 else None
-
-
-def _why_not(run: Run, gate: Gate, arm: str | None, baseline: Run | None) -> str | None:
+def _why_not(run: Run, gate: Gate, arm: str | None, baseline: Baseline | str | None) -> str | None:
     """Why nothing can be judged; None where it can."""
-    if not run.finished:
-        return "the run is not finished: continue it with --resume"
-    if "base" in run.failed_arms:
-        return f"base failed: {run.failed_arms['base']}"
-    if arm is None:
-        return "no arm was eligible: none stayed within the selection rule, or all failed"
-    if arm in run.failed_arms:
-        return f"arm {arm} failed: {run.failed_arms[arm]}"
-    if gate.against == "baseline" and baseline is None:
-        return f"no baseline for {run.experiment.name} on {run.environment.hardware}: pass --baseline DIR"
-    return None
+    from bench.baseline import no_baseline, unlike
+    from bench.gate import incomplete, unfit
+
+    confirm = run.experiment.confirm
+    if (reason := unfit(run)) is not None or arm is None or confirm is None:
+        return reason or "there is no arm to judge"
+    where = (confirm.suite, confirm.split, gate.effort)
+    if (reason := incomplete(run.cells, run.samples, ("base", arm), where)) is not None:
+        return reason
+    if gate.against == "base":
+        return None
+    if not isinstance(baseline, Baseline):
+        return baseline or no_baseline(run)
+    return unlike(run, gate, baseline)

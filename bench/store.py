@@ -92,6 +92,7 @@ class RunFolder:
         self.failed_arms: dict[str, str] = {}
         self.selection: Selection | None = None
         self.comparisons: list[Comparison] = []
+        self.suite_revisions: dict[str, str] = {}
         self._asked: set[CellId] = set()
         self._files: dict[CellId, TextIO] = {}
         self._prompts: set[str] = set()
@@ -172,6 +173,7 @@ class RunFolder:
             "experiment": self.experiment.model_dump(mode="json"),
             "environment": dataclasses.asdict(self.environment),
             "failed_arms": self.failed_arms,
+            "suite_revisions": self.suite_revisions,
             "selection": dataclasses.asdict(self.selection) if self.selection else None,
             "cells": [dataclasses.asdict(record) for record in self.cells.values()],
             "phases": [dataclasses.asdict(phase) for phase in self.phases],
@@ -294,6 +296,7 @@ def load_run(path: str | Path) -> Run:
             verdict=read_verdict(folder),
             samples=read_samples(folder, list(cells)),
             command=state["command"],
+            suite_revisions=state.get("suite_revisions", {}),
         )
 
 

@@ -19,6 +19,7 @@ from fabricated import ACCURACY, fabricate_environment, fabricate_experiment, fa
 from test_store import plain, write_run
 
 from bench import cli
+from bench.experiment import parse_experiment
 from bench.models import EMBEDDED
 from bench.records import EXIT_CODES, CellId, CellRecord, Sample, Selection, VerdictName
 from bench.store import RunFolder, cell_file, load_run
@@ -264,17 +265,24 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run.folder
 
 
-def record_finalists(path: Path, accuracy: tuple[float, float, float], chosen: str | None = "r16-s200") -> None:
+def record_finalists(
+    path: Path, accuracy: tuple[float, float, float], chosen: str | None = "r16-s200", against: str = "base", year: int = 2026
+) -> None:
     """A run that has come as far as the gate: base and the chosen arm on 250 problems at high effort."""
+    data = fabricate_experiment().model_dump(mode="json")
+    data["gates"] += [{**data["gates"][0], "name": "drift", "against": against}] if against != "base" else []
+    data["evaluate"]["efforts"] = ["medium", "high"]
+    environment = dataclasses.replace(fabricate_environment(), started_at=f"{year}-01-15T09:30:00+00:00")
     selection = Selection(chosen, "stories", "select", "medium", "reasoning_language_fidelity", ())
     samples = fabricate_samples(("base", "r16-s200"), "stories", "gate", 250, {"base": ACCURACY["base"], "r16-s200": accuracy})
-    samples = samples[samples["effort"] == "high"]
-    with RunFolder.create(path, fabricate_experiment(), fabricate_environment(), "effortbench run embedded") as folder:
+    samples = samples[samples["effort"] != "low"]
+    with RunFolder.create(path, parse_experiment(data, "a test"), environment, "effortbench run embedded") as folder:
         cells = sorted({CellId(*cell) for cell in samples[list(CellId._fields)].itertuples(index=False)})
         folder.open_cells([CellRecord(*cell, key="key", samples=250, file=cell_file(cell)) for cell in cells])
         for row in plain(samples):
             folder.add_sample(Sample.from_dict(row))
         folder.selection = selection
+        folder.suite_revisions = {"stories": "abc"}
         folder.finish()
 
 
@@ -322,5 +330,74 @@ def test_the_gates_verdict_is_the_exit_code(call: Any, tmp_path: Path, verdict: 
 
 
 def test_a_baseline_that_is_no_run_is_a_usage_error_not_a_verdict(call: Any, recorded: Path, tmp_path: Path) -> None:
-    assert_one_line(call("gate", str(recorded), "--baseline", str(tmp_path / "nowhere")), "is not a run folder")
+    assert_one_line(call("gate", str(recorded), "--baseline", str(tmp_path / "nowhere")), "is neither a baseline nor a run folder")
     assert not (recorded / "verdict.json").exists()
+
+
+def test_a_waived_gate_lets_a_release_through_and_stays_a_fail(call: Any, tmp_path: Path) -> None:
+    record_finalists(tmp_path / "run", (0.2, 0.7, 0.86))
+    answer = call("gate", "run", "--waive", "accuracy", "--reason", "agreed with [red]the owner[/red]")
+    assert answer.code == 0
+    assert "fail         accuracy: a loss of more than 5 points" in answer.out
+    assert "waived       accuracy: agreed with [red]the owner[/red]" in answer.out
+    assert "verdict FAIL (exit code 0, waived: accuracy)" in answer.out
+    written = json.loads((tmp_path / "run" / "verdict.json").read_text(encoding="utf-8"))
+    assert (written["verdict"], written["exit_code"]) == ("fail", 0)
+    assert [gate["waived"] for gate in written["gates"]] == ["agreed with [red]the owner[/red]", None]
+    assert call("report", "run").code == 0
+    assert "Gate accuracy is waived, its verdict stays fail: agreed" in (tmp_path / "run" / "summary.md").read_text(encoding="utf-8")
+    assert call("gate", "run").code == EXIT_CODES["fail"], "a waiver holds for one judgement"
+
+
+@pytest.mark.parametrize("command", [("gate", "run"), ("bench", "embedded")])
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--waive", "accuracy"], "--waive accuracy needs a reason"),
+        (["--waive", "acuracy", "--reason", "so"], "--waive acuracy: no such gate; the experiment has accuracy, reasons-in-language"),
+        (["--reason", "so"], "name the gate with --waive"),
+    ],
+)
+def test_a_waiver_that_names_nothing_is_one_line(
+    call: Any, recorded: Path, command: tuple[str, str], options: list[str], expected: str
+) -> None:
+    what = str(recorded) if command[0] == "gate" else command[1]
+    assert_one_line(call(command[0], what, *options), expected)
+    assert not (recorded / "verdict.json").exists()
+
+
+def test_bench_checks_the_baselines_path_before_it_trains(call: Any, tmp_path: Path) -> None:
+    assert_one_line(call("bench", "embedded", "--baseline", "nowhere"), "neither a baseline nor a run folder")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_promoted_run_judges_the_next_one(call: Any, tmp_path: Path) -> None:
+    record_finalists(tmp_path / "old", (0.2, 0.7, 0.98), against="baseline", year=2025)
+    record_finalists(tmp_path / "new", (0.2, 0.7, 0.86), against="baseline")
+    assert_one_line(call("baseline", "promote", "old"), "has not been judged")
+    judged = call("gate", "old")
+    assert judged.code == EXIT_CODES["invalid"]
+    assert "no baseline for embedded on cpu" in judged.out
+    promoted = call("baseline", "promote", "old")
+    assert (promoted.code, "reports/baselines/embedded/cpu" in promoted.out) == (0, True)
+    assert_one_line(call("baseline", "promote", "old"), "say with --reason TEXT why it is replaced")
+    for options in ([], ["--baseline", "reports/baselines/embedded/cpu"], ["--baseline", "old"]):
+        answer = call("gate", "new", *options)
+        assert answer.code == EXIT_CODES["fail"]
+        assert "fail         drift: a loss of more than 5 points" in answer.out
+    assert "the baseline is this very run" in call("gate", "old").out
+
+
+def test_a_baseline_that_no_gate_asks_for_is_told(call: Any, tmp_path: Path) -> None:
+    record_finalists(tmp_path / "run", (0.2, 0.7, 0.98))
+    answer = call("gate", "run", "--baseline", "run")
+    assert (answer.code, "--baseline is not used" in answer.err) == (0, True)
+
+
+@pytest.mark.parametrize(("command", "goes_on"), [("bench", True), ("run", True), ("gate", False), ("report", False), ("export", False)])
+def test_only_what_can_be_gone_on_with_says_so_when_interrupted(
+    call: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, goes_on: bool
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["effortbench", command, "x"])
+    assert cli._interrupted() == 130
+    assert ("--resume" in capsys.readouterr().err) == goes_on

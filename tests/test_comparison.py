@@ -22,7 +22,7 @@ from bench.comparison import (
     more_is_better,
     paired_estimate,
 )
-from bench.experiment import METRICS
+from bench.experiment import METRICS, SHARES
 from bench.records import OUTCOMES, Sample
 
 WHERE = {"suite": "stories", "split": "gate", "effort": "high"}
@@ -96,6 +96,7 @@ def reason(before, after, metric="accuracy"):
 
 def test_every_metric_of_the_experiment_has_a_direction():
     assert set(TRAITS) == set(METRICS)
+    assert {name for name, trait in TRAITS.items() if trait.is_share} == set(SHARES)
     assert [name for name in METRICS if more_is_better(name)] == ["accuracy", "reasoning_language_fidelity"]
 
 

@@ -114,6 +114,8 @@ BAD_VALUES: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"evaluate.data": {"mgsm": "somewhere"}}, ("evaluate", "data names mgsm", "stories")),
     ({"gates.0.margin": DELETED}, ("gates.0.margin", "required")),
     ({"gates.0.margin": 0}, ("gates.0", "margin > 0")),
+    ({"gates.0.margin": 1}, ("gates.0", "margin of 1 decides nothing", "accuracy lies between 0 and 1")),
+    ({"gates.0.margin": 2.0, "gates.0.type": "superiority"}, ("gates.0", "margin of 2 decides nothing")),
     ({"gates.0.margin": -0.1}, ("gates.0.margin", "greater than or equal to 0")),
     ({"gates.0.margin": float("inf")}, ("gates.0.margin", "finite")),
     ({"gates.0.metric": "beauty"}, ("gates.0.metric", "'accuracy'", "found 'beauty'")),

@@ -12,8 +12,9 @@ from test_comparison import samples_of
 
 from bench import stats
 from bench.comparison import compare
+from bench.errors import UsageError
 from bench.experiment import Gate, Select
-from bench.gate import judge, missing, more_problems_needed, read, required_clusters, run_verdict, select_arm
+from bench.gate import judge, missing, more_problems_needed, read, required_clusters, run_verdict, select_arm, waive
 from bench.records import Comparison
 from bench.stats import Interval
 
@@ -196,7 +197,7 @@ def test_gaining_what_was_absent_is_not_a_ceiling():
 @pytest.mark.parametrize("margin", [1.0, 2.0])
 @pytest.mark.parametrize("kind", ["non_inferiority", "superiority"])
 def test_a_margin_of_a_whole_share_is_invalid(margin, kind):
-    gate = Gate(name="open", metric="accuracy", effort="high", type=kind, margin=margin)
+    gate = ACCURACY.model_copy(update={"type": kind, "margin": margin})  # an experiment with it does not load
     result = judge(comparison_of(0.0, 0.001), gate)
     assert (result.verdict, result.reasons) == (
         "invalid",
@@ -337,6 +338,62 @@ def test_the_worst_gate_wins():
         for gates in (names[: worst + 1], names[worst::-1]):
             result = run_verdict(verdicts[gate] for gate in gates)
             assert (result.verdict, result.exit_code, len(result.gates)) == (name, codes[name], worst + 1)
+
+
+@pytest.mark.parametrize(("arm", "against"), [("r8", "base"), ("base", "baseline")])
+def test_a_gate_against_the_baseline_takes_no_other_comparison(arm, against):
+    gate = ACCURACY.model_copy(update={"against": "baseline"})
+    comparison = dataclasses.replace(comparison_of(0.05, 0.005), arm=arm, against=against)
+    assert judge(comparison, gate).verdict == "invalid"
+    assert judge(dataclasses.replace(comparison, arm="r8", against="baseline"), gate).verdict == "pass"
+
+
+# Waivers
+
+
+def four_gates():
+    gates = {name: ACCURACY.model_copy(update={"name": name}) for name in ("good", "unsure", "bad", "none")}
+    return run_verdict(
+        [
+            judge(comparison_of(0.0, 0.005), gates["good"]),
+            judge(comparison_of(0.0, 0.05), gates["unsure"]),
+            judge(comparison_of(-0.2, 0.005), gates["bad"]),
+            missing(gates["none"], None, "base failed"),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "exit_code"),
+    [([], 4), (["good"], 4), (["bad"], 4), (["none"], 1), (["none", "bad"], 3), (["none", "bad", "unsure"], 0)],
+)
+def test_a_waiver_changes_the_exit_code_and_never_the_verdict(names, exit_code):
+    before = four_gates()
+    after = waive(before, names, " agreed with the owner " if names else None)
+    assert (after.verdict, after.exit_code) == ("invalid", exit_code)
+    assert [gate.verdict for gate in after.gates] == [gate.verdict for gate in before.gates]
+    assert {gate.name: gate.waived for gate in after.gates if gate.waived} == dict.fromkeys(names, "agreed with the owner")
+    assert [dataclasses.replace(gate, waived=None) for gate in after.gates] == list(before.gates)
+
+
+@pytest.mark.parametrize(
+    ("names", "reason", "expected"),
+    [
+        (["bda"], "so", "--waive bda: no such gate; the experiment has good, unsure, bad, none"),
+        (["bad"], None, "--waive bad needs a reason"),
+        (["bad"], "  ", "--waive bad needs a reason"),
+        ([], "so", "name the gate with --waive"),
+    ],
+)
+def test_a_waiver_names_a_gate_and_a_reason(names, reason, expected):
+    with pytest.raises(UsageError, match=expected):
+        waive(four_gates(), names, reason)
+
+
+def test_no_gate_at_all_cannot_be_waived():
+    assert waive(run_verdict([]), [], None).exit_code == 4
+    with pytest.raises(UsageError, match="no such gate; the experiment has none"):
+        waive(run_verdict([]), ["accuracy"], "so")
 
 
 def test_a_verdict_is_plain_json():

@@ -26,6 +26,7 @@ import pandas as pd
 import pytest
 from fabricated import fabricate_run, fabricate_zero_run
 
+from bench.gate import waive
 from bench.records import Run, RunVerdict, VerdictName
 from bench.report import words, write_report
 from bench.report.flips import channels
@@ -385,6 +386,26 @@ def test_junit_tells_fail_inconclusive_and_invalid_apart(verdict: VerdictName, c
     assert found is not None
     assert found.attrib["type"] == kind
     assert found.text == "\n".join(run.verdict.gates[0].reasons)
+
+
+def test_a_waiver_is_told_on_the_page_in_markdown_and_in_junit(tmp_path: Path) -> None:
+    run = made_up("fail")
+    assert run.verdict is not None
+    waived = waive(run.verdict, ["accuracy"], "agreed with <b>@owner</b>")
+    write_report(dataclasses.replace(run, folder=tmp_path, verdict=waived))
+    suite = ElementTree.parse(tmp_path / "junit.xml").getroot()[0]
+    assert (suite.attrib["failures"], suite.attrib["errors"], suite.attrib["skipped"]) == ("0", "0", "1")
+    skipped = suite.find("testcase[@name='accuracy']/skipped")
+    assert skipped is not None
+    assert skipped.attrib["message"] == "waived, the verdict stays fail: agreed with <b>@owner</b>"
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert f"{words.VERDICTS['fail']}, waived" in summary
+    assert "its verdict stays fail: agreed with" in summary
+    assert "<b>" not in summary
+    assert "@owner" not in summary
+    assert words.VERDICTS["fail"] in summary.splitlines()[0]
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "Waived: agreed with &lt;b&gt;@owner&lt;/b&gt;" in page
 
 
 def test_junit_of_a_pass_has_no_failures(reports: Reports) -> None:

@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
-from bench.catalog import SUITES
+from bench.baseline import of_run
+from bench.catalog import SUITES, find_suite
 from bench.experiment import Experiment, parse_experiment
-from bench.records import EXIT_CODES, CellId, Run
+from bench.gate import incomplete
+from bench.records import EXIT_CODES, Baseline, CellId, Run
 from bench.runner import gate_run, run_experiment
 from bench.store import cell_file, load_run
 
@@ -180,6 +182,13 @@ def test_a_run_records_what_was_chosen_compared_and_spent(finished: Run) -> None
         assert (phase.engine, phase.slots, phase.output_tokens) == ("slots", 2, made["output_tokens"].sum())
         assert phase.model_s is not None
         assert 0 < phase.model_s < phase.wall_s
+
+
+def test_a_run_keeps_its_suites_revision_and_all_it_planned(finished: Run) -> None:
+    suite = find_suite("stories")
+    assert finished.suite_revisions == {"stories": suite.revision}
+    assert incomplete(finished.cells, finished.samples, ("base", ARM), ("stories", "dev", "medium")) is None
+    assert isinstance(of_run(finished), Baseline)
 
 
 def test_arms_and_efforts_have_keys_of_their_own(finished: Run) -> None:

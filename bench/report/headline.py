@@ -79,7 +79,12 @@ def verdict_sentence(run: Run) -> str:
 
 
 def gate_sentence(run: Run, gate: Verdict) -> str:
-    """What one gate says, in words a release manager can act on."""
+    """What one gate says, in words a release manager can act on, and whether it was waived."""
+    waived = f" Waived: {gate.waived}" if gate.waived is not None else ""
+    return f"{_finding(run, gate)}{waived}"
+
+
+def _finding(run: Run, gate: Verdict) -> str:
     metric = words.metric_words(gate.metric)
     asked = asked_gate(run, gate)
     subject = f"{metric.name} at {gate.effort} effort"

@@ -24,6 +24,7 @@ def render_summary(run: Run, focus: Focus | None, cells: Cells, pictures: set[st
         plain(first.sentence),
         plain(first.second),
         _gates(run),
+        "\n".join(f"- {plain(waiver)}" for waiver in waivers(run)),
         _numbers(run, focus, cells, first),
         "\n".join(f"- {plain(notice)}" for notice in notices(run, focus, cells)),
         "![Accuracy by effort and arm](report/accuracy-by-effort.png)" if "accuracy-by-effort" in pictures else "",
@@ -32,13 +33,19 @@ def render_summary(run: Run, focus: Focus | None, cells: Cells, pictures: set[st
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def waivers(run: Run) -> list[str]:
+    """Who lets what through, and why."""
+    gates = run.verdict.gates if run.verdict else ()
+    return [f"Gate {gate.name} is waived, its verdict stays {gate.verdict}: {gate.waived}" for gate in gates if gate.waived is not None]
+
+
 def _gates(run: Run) -> str:
     if run.verdict is None or not run.verdict.gates:
         return ""
     rows = [
         (
             plain(gate.name),
-            f"{MARKS[gate.verdict]} {words.VERDICTS[gate.verdict]}",
+            f"{MARKS[gate.verdict]} {words.VERDICTS[gate.verdict]}{', waived' if gate.waived is not None else ''}",
             f"{words.metric_words(gate.metric).name}, {gate.effort}",
             words.level(gate.metric, gate.before),
             words.level(gate.metric, gate.after),

@@ -1,0 +1,168 @@
+"""Power is told before a run, from a pilot's spread and never from its difference, or from an assumption that is said."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fabricated import fabricate_experiment, fabricate_run
+from test_cli import Answer, assert_one_line, call  # noqa: F401
+from test_store import write_run
+
+from bench import stats
+from bench.catalog import find_suite
+from bench.comparison import compare
+from bench.errors import ExperimentError, RunFolderError
+from bench.experiment import Gate, parse_experiment
+from bench.plan import Spread, assumed_spread, describe, pilot_spread, plan_gate, plan_gates
+from bench.records import Run
+
+ACCURACY = Gate(name="accuracy", metric="accuracy", effort="high", margin=0.02)
+HELPS = Gate(name="helps", metric="reasoning_language_fidelity", effort="high", type="superiority", margin=0.5)
+TOKENS = Gate(name="tokens", metric="output_tokens", effort="high", margin=10)
+
+
+@pytest.fixture(scope="module")
+def pilot(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return fabricate_run(tmp_path_factory.mktemp("pilot") / "run", select_problems=30, gate_problems=40)
+
+
+def known(sd: float) -> Spread:
+    return Spread(sd, "a test")
+
+
+@pytest.mark.parametrize(("items", "is_weak"), [(784, True), (785, False)])
+def test_the_table_of_sizes_is_the_plans(items: int, is_weak: bool) -> None:
+    """One language, a tenth of single answers change, 2 points: 80 % need 1963 problems; sd .2 needs 785."""
+    assert plan_gate(ACCURACY, 500, 1, known(math.sqrt(0.1))).needed == 1963
+    plan = plan_gate(ACCURACY, items, 1, known(0.2))
+    assert (plan.needed, plan.problem is not None, plan.is_refused) == (785, is_weak, is_weak)
+    assert plan.power == pytest.approx(0.8, abs=0.001)
+    assert plan.detectable == pytest.approx(0.02, rel=0.01)
+
+
+def test_an_underpowered_gate_can_be_allowed() -> None:
+    allowed = ACCURACY.model_copy(update={"allow_underpowered": True})
+    plan = plan_gate(allowed, 250, 1, known(0.3))
+    assert (plan.is_refused, plan.problem) == (
+        False, "gate accuracy is under-powered: an unchanged arm passes 2 points in only 18 % of runs; it needs 1,766 problems",
+    )  # fmt: skip
+
+
+def test_too_few_problems_for_any_verdict_are_told_though_power_would_be_enough() -> None:
+    plan = plan_gate(ACCURACY, 120, 1, known(0.01))
+    assert (plan.power, plan.needed) == (pytest.approx(1.0), 183)
+    assert plan.problem is not None
+    assert "its verdict is invalid whatever they say; it needs 183 problems" in plan.problem
+
+
+def test_a_gain_that_cannot_be_shown_is_told(pilot: Run) -> None:
+    spread = pilot_spread(pilot, HELPS, pilot.experiment)
+    assert spread.pilot is not None
+    assert plan_gate(HELPS, 250, 5, spread).problem is None
+    full = dataclasses.replace(spread, pilot=dataclasses.replace(spread.pilot, before=0.49))
+    plan = plan_gate(HELPS, 250, 5, dataclasses.replace(full, sd=0.3))
+    assert plan.problem is not None
+    assert "even the largest possible gain may not pass 50 points" in plan.problem
+    none = plan_gate(HELPS, 250, 5, dataclasses.replace(full, pilot=dataclasses.replace(spread.pilot, before=0.6)))
+    assert (none.needed, "lower the margin" in str(none.problem)) == (None, True)
+
+
+def test_the_pilot_gives_the_spread_and_not_the_difference(pilot: Run) -> None:
+    sides = (pilot.samples[pilot.samples["arm"] == arm] for arm in ("base", "r16-s200"))
+    found = compare(*sides, suite="stories", split="gate", effort="high", metric="accuracy")
+    spread = pilot_spread(pilot, ACCURACY, pilot.experiment)
+    assert found.se is not None
+    assert spread.sd == pytest.approx(found.se * math.sqrt(40))
+    assert "r16-s200 against base on 40 problems x 5 languages of stories@gate" in spread.source
+    assert spread.pilot is not None
+    moved = dataclasses.replace(spread, pilot=dataclasses.replace(spread.pilot, delta=-0.5, after=0.1))
+    assert plan_gate(ACCURACY, 250, 5, moved).power == plan_gate(ACCURACY, 250, 5, spread).power
+
+
+def test_a_pilot_of_another_split_serves_and_one_without_the_metric_does_not(pilot: Run) -> None:
+    on_select = dataclasses.replace(pilot, samples=pilot.samples[pilot.samples["split"] == "select"])
+    assert "30 problems x 5 languages of stories@select" in pilot_spread(on_select, ACCURACY, pilot.experiment).source
+    no_high = dataclasses.replace(pilot, samples=pilot.samples[pilot.samples["effort"] == "low"])
+    with pytest.raises(RunFolderError, match="were not both asked for accuracy at high effort"):
+        pilot_spread(no_high, ACCURACY, pilot.experiment)
+    with pytest.raises(RunFolderError, match="no pilot for gate helps: no reasoning language was asked for"):
+        pilot_spread(dataclasses.replace(pilot, samples=pilot.samples.assign(asked_reasoning_language=None)), HELPS, pilot.experiment)
+
+
+def test_a_pilot_at_the_ceiling_asks_for_as_many_problems_as_the_gate_does(pilot: Run) -> None:
+    spread = pilot_spread(pilot, ACCURACY, pilot.experiment)
+    assert spread.pilot is not None
+    spread = Spread(0.01, "a test", dataclasses.replace(spread.pilot, before=0.97))
+    assert plan_gate(ACCURACY, 249, 5, spread).needed == 250
+    assert plan_gate(ACCURACY, 249, 5, spread).is_refused
+    assert not plan_gate(ACCURACY, 250, 5, spread).is_refused
+
+
+def test_a_pilot_without_any_spread_promises_nothing(pilot: Run) -> None:
+    same = dataclasses.replace(pilot, samples=pilot.samples.assign(score=1.0, outcome="correct"))
+    plan = plan_gate(ACCURACY, 250, 5, pilot_spread(same, ACCURACY, pilot.experiment))
+    assert (plan.power, plan.is_refused) == (None, True)
+    assert "too small to tell" in str(plan.problem)
+
+
+def test_without_a_pilot_the_assumption_is_said_and_tokens_have_none() -> None:
+    spread = assumed_spread(ACCURACY, 11)
+    assert spread.sd == pytest.approx(math.sqrt(0.16 * 1.5 / 11))
+    assert stats.problems_needed(0.16, 11, 0.05) == 1  # the same design effect, rounded up
+    assert spread.source.startswith("assumed, there being no pilot: 16% of single answers change")
+    assert assumed_spread(HELPS, 1).sd == pytest.approx(0.5)
+    plan = plan_gate(TOKENS, 250, 5, assumed_spread(TOKENS, 5))
+    assert (plan.is_refused, "pass --pilot RUN" in str(plan.problem)) == (True, True)
+
+
+def test_problems_are_counted_in_the_suites_rows() -> None:
+    for name in ("stories", "stories_plain"):
+        assert find_suite(name).count_items("gate", {}) == 250
+        assert find_suite(name).count_items("select", {}) == 60
+
+
+def test_local_data_are_counted_and_unknown_ones_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EFFORTBENCH_DATA", raising=False)
+    data = fabricate_experiment().model_dump(mode="json")
+    evaluate = {**data["evaluate"], "suites": ["mgsm"]}
+    mgsm = {**data, "evaluate": evaluate, "select": None, "confirm": {"suite": "mgsm", "split": "test"}}
+    mgsm["finetune"] = {**data["finetune"], "ranks": [8], "steps": [40]}
+    with pytest.raises(ExperimentError, match="pass --items N"):
+        plan_gates(parse_experiment(mgsm, "a test"))
+    assert plan_gates(parse_experiment(mgsm, "a test"), items=250)[0].languages == 11
+    (tmp_path / "mgsm_de.tsv").write_text("q\t1\nq\t2\n", encoding="utf-8")
+    mgsm["evaluate"] = {**evaluate, "data": {"mgsm": str(tmp_path)}}
+    assert plan_gates(parse_experiment(mgsm, "a test"))[0].items == 2
+
+
+def test_without_gates_there_is_nothing_to_plan() -> None:
+    with pytest.raises(ExperimentError, match="has no gates"):
+        plan_gates(fabricate_experiment(gates=False))
+
+
+def test_the_command_says_power_and_exits_3_where_it_is_too_low(call: Any, pilot: Run, tmp_path: Path) -> None:  # noqa: F811
+    answer = call("power", "embedded")
+    assert answer.code == 0, answer.out
+    assert "spread: assumed, there being no pilot" in answer.out
+    assert "accuracy: 250 problems x 5 languages, margin 5 points" in answer.out
+    weak = call("power", "embedded", "--items", "100", "--set", "gates=[{name: a, metric: accuracy, effort: high, margin: 0.03}]")
+    assert weak.code == 3
+    assert "refused gate a is under-powered: with 100 problems its verdict is invalid" in weak.out
+    options = "gates=[{name: a, metric: accuracy, effort: high, margin: 0.02, allow_underpowered: true}]"
+    assert call("power", "embedded", "--set", options).code == 0
+    write_run(pilot, tmp_path / "pilot")
+    piloted = call("power", "embedded", "--pilot", "pilot")
+    assert "from r16-s200 against base on 40 problems" in piloted.out
+    assert_one_line(call("power", "embedded", "--pilot", "nowhere"), "is not a run folder")
+    assert_one_line(call("power", "embedded", "--set", "gates=[]"), "has no gates")
+
+
+def test_a_plan_is_one_line() -> None:
+    assert describe(plan_gate(ACCURACY, 250, 5, known(0.1))) == (
+        "250 problems x 5 languages, margin 2 points; standard deviation of a problem's difference 10 points; "
+        "an unchanged arm passes in 89 % of runs; 80 % power for a margin of 1.78 points; 80 % needs 197 problems"
+    )
