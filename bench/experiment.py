@@ -21,6 +21,8 @@ from bench.errors import ExperimentError
 EFFORTS = ("low", "medium", "high")
 METRICS = ("accuracy", "reasoning_language_fidelity", "truncation", "output_tokens", "reasoning_tokens", "latency_s", "ttft_s")
 SHIPPED = Path(__file__).parent / "experiments"
+LM_EVAL = "lm-eval:"
+"""Before the name of a task of lm-eval, where a suite is asked for."""
 MOST_ARMS = 1000
 """A larger grid is a slip of the keyboard."""
 MOST_ALPHA = 1e6
@@ -143,7 +145,7 @@ class Evaluate(Strict):
     """What every arm is asked, and how it decodes."""
 
     suites: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1)
-    """Names of shipped suites, or folders; elsewhere a suite is called by its folder's name."""
+    """Names of shipped suites, folders, lm-eval:TASK, or task files (.yaml); elsewhere a suite is called as `suite_name` says."""
     languages: Literal["all"] | Annotated[list[str], Field(min_length=1)] = "all"
     efforts: list[Effort] = Field(default=["low", "medium", "high"], min_length=1)
     max_new_tokens: dict[Effort, Count]
@@ -175,7 +177,7 @@ class Evaluate(Strict):
     @property
     def suite_names(self) -> list[str]:
         """What the suites are called in records."""
-        return [Path(suite).name for suite in self.suites]
+        return [suite_name(suite) for suite in self.suites]
 
 
 class SubjectTo(Strict):
@@ -282,6 +284,13 @@ class Experiment(Strict):
                 arms.append(Arm(name=f"r{rank}-s{steps}{suffix}", kind="trained", rank=rank, steps=steps, seed=seed))
         arms += [Arm(name=adapter.name, kind="finished", adapter=adapter.path) for adapter in self.adapters]
         return arms
+
+
+def suite_name(suite: str) -> str:
+    """What a suite is called in records: lm-eval:TASK as it stands, else the name of its folder, or of its file without the ending."""
+    if suite.startswith(LM_EVAL):
+        return suite
+    return Path(suite).stem if Path(suite).suffix in (".yaml", ".yml") else Path(suite).name
 
 
 def shipped_experiments() -> list[str]:

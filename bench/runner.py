@@ -15,14 +15,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bench.catalog import Suite, find_suite
+from bench.catalog import Suite, TaskSuite, find_suite
 from bench.errors import ModelError, SuiteError, UsageError
 from bench.executors import Failure, LocalExecutor
 from bench.experiment import METRICS, Arm, Confirm, Experiment, Gate, Select
 from bench.jobs import EvaluateJob, Event, Job, PassSpec, Stop, TrainJob
 from bench.models import check_adapter, find_model, fingerprint, load_tokenizer
 from bench.records import CellId, CellRecord, Comparison, Phase, Run, RunVerdict, Sample, Training, Verdict
-from bench.store import RunFolder, cell_file, load_run, read_samples
+from bench.store import RunFolder, cell_file, load_run, read_samples, slug
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,7 +141,7 @@ def preflight(experiment: Experiment) -> Plan:
 def _check_apart(suites: dict[str, Suite], select: Select, confirm: Confirm) -> None:
     """Raise SuiteError where two suites, or two names of a split, lead to the same rows."""
     chosen_on, judged_on = suites[select.suite], suites[confirm.suite]
-    shares_rows = not set(chosen_on.folders).isdisjoint(judged_on.folders)
+    shares_rows = not chosen_on.origins.isdisjoint(judged_on.origins)
     if shares_rows and chosen_on.splits[select.split] == judged_on.splits[confirm.split]:
         raise SuiteError(
             f"select ({select.suite}@{select.split}) and confirm ({confirm.suite}@{confirm.split}) are the same problems: "
@@ -151,6 +151,12 @@ def _check_apart(suites: dict[str, Suite], select: Select, confirm: Confirm) -> 
 
 def _check_data(suite: Suite, languages: Sequence[str], experiment: Experiment) -> None:
     """Raise SuiteError where a suite's rows are neither in a local folder nor to be had from the hub."""
+    if isinstance(suite, TaskSuite):  # nobody has looked at such a task before: load it now, and not after hours of training
+        from bench.lm import Ask, load_tasks
+
+        for split in suite.splits:
+            load_tasks(Ask("base", suite, split, languages, experiment.evaluate))
+        return
     if suite.local_files is None:
         return
     folder = suite.data_folder(experiment.evaluate.data)
@@ -322,7 +328,7 @@ def _evaluation_job(conductor: _Conductor, arm: Arm, places: Sequence[tuple[str,
     adapter = arm.adapter or (conductor.folder.adapter(arm.name) if arm.kind == "trained" else None)
     if adapter is not None:
         conductor.fingerprints[arm.name] = fingerprint(adapter)
-    passes = []
+    passes, titles = [], []
     for suite_name, split in places:
         suite = plan.suites[suite_name]
         languages = suite.choose_languages(plan.experiment.evaluate.languages)
@@ -331,10 +337,11 @@ def _evaluation_job(conductor: _Conductor, arm: Arm, places: Sequence[tuple[str,
         done = conductor.folder.open_cells(records)
         if not conductor.folder.are_complete(records, done):
             kept = tuple(json.loads(sample.to_json()) for sample in done)
-            passes.append(PassSpec(suite=str(suite.folder), split=split, languages=tuple(languages), done=kept))
+            passes.append(PassSpec(suite=suite.source, split=split, languages=tuple(languages), done=kept))
+            titles.append(f"{slug(suite.name)}@{split}")
     if not passes:
         return None
-    title = "-".join(f"{Path(spec.suite).name}@{spec.split}" for spec in passes)
+    title = "-".join(titles)
     return EvaluateJob(
         name=f"evaluate-{arm.name}-{title}",
         experiment=plan.experiment,
