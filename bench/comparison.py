@@ -47,6 +47,7 @@ TRAITS: dict[str, Trait] = {
     "accuracy": Trait(True, True, "points"),
     "reasoning_language_fidelity": Trait(True, True, "points"),
     "truncation": Trait(False, True, "points"),
+    "empty_analysis": Trait(False, True, "points"),
     "output_tokens": Trait(False, False, "tokens"),
     "reasoning_tokens": Trait(False, False, "tokens"),
     "latency_s": Trait(False, False, "s"),
@@ -92,6 +93,9 @@ def metric_values(samples: pd.DataFrame, metric: str) -> pd.Series[float]:
         values = _floats(samples["score"])
     elif metric == "truncation":
         values = _equals(samples["outcome"], "truncated")
+    elif metric == "empty_analysis":
+        tokens = _floats(samples["reasoning_tokens"])
+        values = np.where(np.isnan(tokens), np.nan, tokens == 0)
     elif metric == "reasoning_language_fidelity":
         asked = samples["asked_reasoning_language"].astype(object)
         given = samples["reasoning_language"].astype(object)

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
@@ -19,7 +19,17 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from bench.errors import ExperimentError
 
 EFFORTS = ("low", "medium", "high")
-METRICS = ("accuracy", "reasoning_language_fidelity", "truncation", "output_tokens", "reasoning_tokens", "latency_s", "ttft_s")
+Metric = Literal[
+    "accuracy",
+    "reasoning_language_fidelity",
+    "truncation",
+    "empty_analysis",
+    "output_tokens",
+    "reasoning_tokens",
+    "latency_s",
+    "ttft_s",
+]
+METRICS: tuple[Metric, ...] = get_args(Metric)
 SHIPPED = Path(__file__).parent / "experiments"
 LM_EVAL = "lm-eval:"
 """Before the name of a task of lm-eval, where a suite is asked for."""
@@ -35,7 +45,6 @@ _YAML_ERRORS = (yaml.YAMLError, RecursionError, ValueError, LookupError, Attribu
 """What PyYAML raises on bad text: its own error, and whatever its scalar constructors trip over, as in `!!int ''`."""
 
 Effort = Literal["low", "medium", "high"]
-Metric = Literal["accuracy", "reasoning_language_fidelity", "truncation", "output_tokens", "reasoning_tokens", "latency_s", "ttft_s"]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -26,6 +26,7 @@ import pandas as pd
 import pytest
 from fabricated import fabricate_run, fabricate_zero_run
 
+from bench.comparison import compare
 from bench.records import Run, RunVerdict, VerdictName
 from bench.report import words, write_report
 from bench.report.flips import channels
@@ -183,6 +184,24 @@ def test_truncation_above_two_percent_is_told(tmp_path: Path, reports: Reports) 
     assert "cut at the token limit" in page.text
     assert "% truncated" in page.text
     assert "cut at the token limit" not in Page(html_in(reports("pass"))).text
+
+
+def test_effort_without_effect_and_lost_thoughts_are_told(tmp_path: Path, reports: Reports) -> None:
+    assert "Effort does not show" not in Page(html_in(reports("pass"))).text
+    run = fabricate_run(tmp_path, None, 20, 60)
+    is_mute = (run.samples["arm"] != "base") & (run.samples["effort"] == "high")
+    samples = run.samples.assign(
+        reasoning_tokens=run.samples["reasoning_tokens"].mask(is_mute, 0), output_tokens=run.samples["output_tokens"].mask(is_mute, 12)
+    )
+    sides = [samples[samples["arm"] == arm] for arm in ("base", "r16-s200")]
+    made = compare(*sides, suite="stories", split="gate", effort="high", metric="empty_analysis")
+    run = dataclasses.replace(run, samples=samples, comparisons=(made,))
+    page = Page(written(run, tmp_path)).text
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    for text in (page, summary):
+        assert re.search(r"Effort does not show in tokens: r\S+ writes 12.0 output tokens an answer at high effort", text.replace("\\", ""))
+        assert "the same in" in text
+        assert "thinks less often than base: its analysis channel is empty in 100.0" in text
 
 
 def test_failed_arms_are_listed_with_their_reason(reports: Reports) -> None:
