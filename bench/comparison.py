@@ -170,6 +170,11 @@ def paired_estimate(before: Array, after: Array, *, is_share: bool) -> PairedEst
     )
 
 
+def share_estimate(values: Array) -> MeanEstimate:
+    """Mean of a share over problems, shape (G,), its interval within [0, 1]. Raises ValueError on no values or NaN."""
+    return _within_range(stats.mean_interval(values), is_share=True)
+
+
 # Tables -------------------------------------------------------------------------------------------------------------------------
 
 

@@ -204,6 +204,17 @@ def test_effort_without_effect_and_lost_thoughts_are_told(tmp_path: Path, report
         assert "thinks less often than base: its analysis channel is empty in 100.0" in text
 
 
+def test_repeated_samples_have_a_table_of_their_own(tmp_path: Path, reports: Reports) -> None:
+    assert "repeats" not in Page(html_in(reports("pass"))).values("id")
+    run = fabricate_run(tmp_path, None, 20, 60)
+    again = run.samples.assign(sample_index=1, answer="0", score=0.0, outcome="wrong")
+    evaluate = run.experiment.evaluate.model_copy(update={"samples_per_item": 2, "temperature": 1.0})
+    experiment = run.experiment.model_copy(update={"evaluate": evaluate})
+    page = Page(written(dataclasses.replace(run, experiment=experiment, samples=pd.concat([run.samples, again])), tmp_path))
+    assert "repeats" in page.values("id")
+    assert "pass@2" in page.text
+
+
 def test_failed_arms_are_listed_with_their_reason(reports: Reports) -> None:
     page = Page(html_in(reports("invalid")))
     assert "failed-arms" in page.values("id")
