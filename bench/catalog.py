@@ -46,6 +46,11 @@ class Suite(BaseModel):
     local_files: Annotated[str, Field(pattern=r"^[^/]*\{language\}[^/]*$")] | None = None
     """Name of a language's file in a local data folder, as in `mgsm_{language}.tsv`; None where the suite holds its own rows."""
 
+    local_formats: list[str] = []
+    """Other endings that such a file may have."""
+    options: list[str] = []
+    """Names of settings that `evaluate.options` may give its loader."""
+
     @model_validator(mode="after")
     def _consistent(self) -> Suite:
         if self.folder.name != self.name:
@@ -61,6 +66,17 @@ class Suite(BaseModel):
         """Name of one language's data file."""
         return (self.local_files or "").replace("{language}", language)
 
+    def find_local(self, folder: Path, language: str) -> Path | None:
+        """One language's data file in a folder, in any of its formats."""
+        path = folder / self.local_file(language)
+        return next((one for one in (path, *map(path.with_suffix, self.local_formats)) if one.is_file()), None)
+
+    def check_options(self, options: Mapping[str, Mapping[str, object]]) -> None:
+        """Raise SuiteError on an option that the suite lacks."""
+        unknown = [name for name in options.get(self.name, {}) if name not in self.options]
+        if unknown:
+            raise SuiteError(f"suite {self.name} has no option {', '.join(unknown)}: it has {', '.join(self.options) or 'none'}")
+
     def data_folder(self, given: Mapping[str, Path]) -> Path | None:
         """Where its rows lie: the experiment's folder, else EFFORTBENCH_DATA/<suite>; None where neither is there."""
         shared = os.environ.get("EFFORTBENCH_DATA")
@@ -74,8 +90,8 @@ class Suite(BaseModel):
             return None
         digest = hashlib.sha256()
         for language in self.languages:
-            path = folder / self.local_file(language)
-            digest.update(path.read_bytes() if path.is_file() else b"\0")
+            path = self.find_local(folder, language)
+            digest.update(path.read_bytes() if path else b"\0")
         return digest.hexdigest()[:12]
 
     @property

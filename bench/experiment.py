@@ -166,6 +166,9 @@ class Evaluate(Strict):
     data: dict[str, Path] = Field(default_factory=dict)
     """Local folder of a suite's data, by suite name; overrides EFFORTBENCH_DATA/<suite>."""
 
+    options: dict[str, dict[str, int | str]] = Field(default_factory=dict)
+    """Settings of a suite's own, by suite name, such as mmmlu's `subset`; its README lists them."""
+
     _values_differ = field_validator("suites", "languages", "efforts")(_distinct)
 
     @model_validator(mode="after")
@@ -178,9 +181,10 @@ class Evaluate(Strict):
         names = self.suite_names
         if len(set(names)) != len(names):
             raise ValueError(f"suites must have different names, found {', '.join(names)}")
-        strange = [name for name in self.data if name not in names]
-        if strange:
-            raise ValueError(f"data names {', '.join(strange)}, but evaluate.suites has {', '.join(names)}")
+        for block, named in (("data", self.data), ("options", self.options)):
+            strange = [name for name in named if name not in names]
+            if strange:
+                raise ValueError(f"{block} names {', '.join(strange)}, but evaluate.suites has {', '.join(names)}")
         return self
 
     @property

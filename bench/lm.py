@@ -103,7 +103,11 @@ def load_tasks(ask: Ask) -> dict[str, Any]:
 def _load_folder(ask: Ask) -> dict[str, Any]:
     """The tasks of a suite's folder, by language."""
     data = {name: str(path) for name, path in ask.evaluate.data.items()}
-    manager = TaskManager(include_path=[str(ask.suite.folder)], include_defaults=False, metadata={"data": data})
+    manager = TaskManager(
+        include_path=[str(ask.suite.folder)],
+        include_defaults=False,
+        metadata={"data": data, **ask.evaluate.options.get(ask.suite.name, {})},
+    )
     names = {ask.suite.task(language): language for language in ask.languages}
     missing = [name for name in names if name not in manager.all_tasks]
     if missing:

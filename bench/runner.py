@@ -151,6 +151,7 @@ def _check_apart(suites: dict[str, Suite], select: Select, confirm: Confirm) -> 
 
 def _check_data(suite: Suite, languages: Sequence[str], experiment: Experiment) -> None:
     """Raise SuiteError where a suite's rows are neither in a local folder nor to be had from the hub."""
+    suite.check_options(experiment.evaluate.options)
     if isinstance(suite, TaskSuite):  # nobody has looked at such a task before: load it now, and not after hours of training
         from bench.lm import Ask, load_tasks
 
@@ -160,7 +161,7 @@ def _check_data(suite: Suite, languages: Sequence[str], experiment: Experiment) 
     if suite.local_files is None:
         return
     folder = suite.data_folder(experiment.evaluate.data)
-    missing = [name for name in map(suite.local_file, languages) if folder is None or not (folder / name).is_file()]
+    missing = [suite.local_file(language) for language in languages if folder is None or suite.find_local(folder, language) is None]
     if missing and (suite.name in experiment.evaluate.data or os.environ.get("HF_HUB_OFFLINE") == "1"):
         raise SuiteError(
             f"suite {suite.name}: no {', '.join(missing)} in {folder or 'any local folder'}: give a folder that has them "
@@ -372,6 +373,7 @@ def cell_key(plan: Plan, suite: Suite, effort: str, adapter: str | None, limit: 
         "seed": evaluate.seed if evaluate.temperature > 0 else None,
         "suite": suite.revision,
         "data": suite.data_revision(evaluate.data),
+        "options": evaluate.options.get(suite.name),
         "limit": limit,
         "engine": ENGINE,
         "dtype": model.dtype,
