@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated
 
@@ -200,6 +200,12 @@ def check_output_type(task: str, output_type: str) -> None:
 def suite_names() -> list[str]:
     """Names of the shipped suites."""
     return sorted(path.parent.name for path in SUITES.glob("*/suite.yaml"))
+
+
+@cache
+def language_names() -> dict[str, str]:
+    """English name of every language of the shipped suites, by code."""
+    return {code: name for suite in suite_names() for code, name in find_suite(suite).languages.items()}
 
 
 def find_suite(name: str) -> Suite:

@@ -30,6 +30,7 @@ from bench.comparison import compare
 from bench.records import Run, RunVerdict, VerdictName
 from bench.report import words, write_report
 from bench.report.flips import channels
+from bench.report.focus import focus_on
 
 VERDICTS: tuple[VerdictName, ...] = ("pass", "fail", "inconclusive", "invalid")
 VOID = {"meta", "link", "br", "hr", "img", "input", "path", "use", "rect", "line", "circle"}
@@ -213,6 +214,19 @@ def test_repeated_samples_have_a_table_of_their_own(tmp_path: Path, reports: Rep
     page = Page(written(dataclasses.replace(run, experiment=experiment, samples=pd.concat([run.samples, again])), tmp_path))
     assert "repeats" in page.values("id")
     assert "pass@2" in page.text
+
+
+def test_languages_of_the_fine_tuning_rows_are_told_from_others(tmp_path: Path, reports: Reports) -> None:
+    assert "not trained" not in Page(html_in(reports("pass"))).text
+    run = fabricate_run(tmp_path, None, 20, 60)
+    training = {arm: dataclasses.replace(one, languages=["German", "fr", "Klingon"]) for arm, one in run.training.items()}
+    run = dataclasses.replace(run, training=training)
+    focus = focus_on(run)
+    assert focus is not None
+    assert focus.taught == {"de", "fr"}
+    text = Page(written(run, tmp_path)).text
+    for language, mark in (("de", "trained"), ("en", "not trained"), ("es", "not trained"), ("fr", "trained")):
+        assert re.search(rf"\b{language} {mark}\b", text), language
 
 
 def test_failed_arms_are_listed_with_their_reason(reports: Reports) -> None:

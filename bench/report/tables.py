@@ -229,7 +229,7 @@ def by_language(focus: Focus, cells: Cells, metric: str, name: str, title: str) 
             if any(found):
                 rows.append(
                     (
-                        Entry(language),
+                        _language(focus, language),
                         Entry(arm, tone="chosen" if arm == focus.chosen else ""),
                         *(_cell(metric, cell, heat=True) for cell in found),
                     )
@@ -252,13 +252,20 @@ def changes_by_language(focus: Focus, cells: Cells, metric: str, title: str) -> 
     for language in focus.languages:
         found = [cells.language_change(metric, focus.chosen, focus.suite, focus.split, language, effort) for effort in focus.efforts]
         if any(comparison and comparison.delta is not None for comparison in found):
-            rows.append((Entry(language), *(_compared(comparison) for comparison in found)))
+            rows.append((_language(focus, language), *(_compared(comparison) for comparison in found)))
     if not rows:
         return None
     columns = (Column("language", numeric=False), *(Column(f"{effort} effort") for effort in focus.efforts))
     looks = len(rows) * len(focus.efforts)
     note = f"{focus.chosen} minus base on {focus.place}, in points; not corrected for looking at {looks} cells at once."
     return Table(f"{metric.replace('_', '-')}-change", title, columns, tuple(rows), note)
+
+
+def _language(focus: Focus, language: str) -> Entry:
+    """Its code, and whether the fine-tuning rows reason in it: a model need not carry over what it learned in others."""
+    if focus.taught is None:
+        return Entry(language)
+    return Entry(language, small="trained" if language in focus.taught else "not trained")
 
 
 def changes_by_effort(run: Run, focus: Focus) -> Table | None:
