@@ -2,6 +2,8 @@
 
 A suite is a folder with suite.yaml, lm-eval task files `<suite>_<language>.yaml` and a README. Its revision is a hash of every file in
 it (and in the folder it borrows data from), so that a changed prompt, filter or row is another suite.
+
+Any generate_until task of lm-eval is a suite too: `lm-eval:gsm8k` by name, or the path of a task's YAML file.
 """
 
 from __future__ import annotations
@@ -10,14 +12,15 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bench.errors import ExperimentError, SuiteError
-from bench.experiment import Name, parse_yaml
+from bench.experiment import LM_EVAL, Name, parse_yaml, suite_name
+from bench.taskfile import TaskFile, find_task, read_task
 
 _PACKAGE = Path(__file__).parent
 SUITES = _PACKAGE / "suites" if (_PACKAGE / "suites").is_dir() else _PACKAGE.parent / "suites"
@@ -44,6 +47,11 @@ class Suite(BaseModel):
     local_files: Annotated[str, Field(pattern=r"^[^/]*\{language\}[^/]*$")] | None = None
     """Name of a language's file in a local data folder, as in `mgsm_{language}.tsv`; None where the suite holds its own rows."""
 
+    local_formats: list[str] = []
+    """Other endings that such a file may have."""
+    options: list[str] = []
+    """Names of settings that `evaluate.options` may give its loader."""
+
     @model_validator(mode="after")
     def _consistent(self) -> Suite:
         if self.folder.name != self.name:
@@ -59,6 +67,17 @@ class Suite(BaseModel):
         """Name of one language's data file."""
         return (self.local_files or "").replace("{language}", language)
 
+    def find_local(self, folder: Path, language: str) -> Path | None:
+        """One language's data file in a folder, in any of its formats."""
+        path = folder / self.local_file(language)
+        return next((one for one in (path, *map(path.with_suffix, self.local_formats)) if one.is_file()), None)
+
+    def check_options(self, options: Mapping[str, Mapping[str, object]]) -> None:
+        """Raise SuiteError on an option that the suite lacks."""
+        unknown = [name for name in options.get(self.name, {}) if name not in self.options]
+        if unknown:
+            raise SuiteError(f"suite {self.name} has no option {', '.join(unknown)}: it has {', '.join(self.options) or 'none'}")
+
     def data_folder(self, given: Mapping[str, Path]) -> Path | None:
         """Where its rows lie: the experiment's folder, else EFFORTBENCH_DATA/<suite>; None where neither is there."""
         shared = os.environ.get("EFFORTBENCH_DATA")
@@ -72,8 +91,8 @@ class Suite(BaseModel):
             return None
         digest = hashlib.sha256()
         for language in self.languages:
-            path = folder / self.local_file(language)
-            digest.update(path.read_bytes() if path.is_file() else b"\0")
+            path = self.find_local(folder, language)
+            digest.update(path.read_bytes() if path else b"\0")
         return digest.hexdigest()[:12]
 
     def count_items(self, split: str, given: Mapping[str, Path]) -> int | None:
@@ -89,6 +108,16 @@ class Suite(BaseModel):
         paths = [folder / self.local_file(language) for language in self.languages] if folder else []
         local = next((path for path in paths if path.is_file()), None)
         return len([line for line in local.read_text(encoding="utf-8").split("\n") if line.strip()]) if local else None
+
+    @property
+    def source(self) -> str:
+        """What `find_suite` finds it by, in any process."""
+        return str(self.folder)
+
+    @property
+    def origins(self) -> set[str]:
+        """Where its rows come from: suites that share one ask the same problems."""
+        return {str(folder) for folder in self.folders}
 
     @property
     def folders(self) -> list[Path]:
@@ -126,21 +155,121 @@ class Suite(BaseModel):
         return split
 
 
+class TaskSuite(Suite):
+    """One task of lm-eval, unchanged: shipped with it, or a YAML file. One language."""
+
+    name: Annotated[str, Field(pattern=r"^(lm-eval:)?[A-Za-z0-9][A-Za-z0-9._/+-]{0,127}$")]
+    definition: TaskFile
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TaskSuite:
+        return self
+
+    def data_folder(self, given: Mapping[str, Path]) -> Path | None:
+        """The experiment's folder for it, in any layout `datasets.load_dataset` reads; None leaves the data set to the task."""
+        folder = given.get(self.name)
+        if folder is not None and not folder.is_dir():
+            raise SuiteError(f"evaluate.data.{self.name} names no folder: {folder}")
+        return folder
+
+    def data_revision(self, given: Mapping[str, Path]) -> str | None:
+        """Hash of the given folder's files; None where the task says itself where its rows are."""
+        folder = self.data_folder(given)
+        if folder is None:
+            return None
+        digest = hashlib.sha256()
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
+            digest.update(path.read_bytes())
+        return digest.hexdigest()[:12]
+
+    @property
+    def source(self) -> str:
+        """Its name in lm-eval, or its file."""
+        return self.name if self.name.startswith(LM_EVAL) else str(self.definition.path)
+
+    @property
+    def origins(self) -> set[str]:
+        """The data set it reads."""
+        return {self.definition.origin}
+
+    @cached_property
+    def revision(self) -> str:
+        """Hash of the task's YAML, its includes, code and local data, and of lm-eval's version, 12 hex digits."""
+        return self.definition.revision
+
+    def task(self, language: str) -> str:
+        """Name of the task."""
+        return self.definition.name
+
+
+def check_output_type(task: str, output_type: str) -> None:
+    """Raise SuiteError where a task asks for likelihoods."""
+    if output_type != "generate_until":
+        raise SuiteError(
+            f"task {task} is {output_type}: a reasoning model answers after it has thought, so only generate_until "
+            "tasks can be asked at an effort"
+        )
+
+
 def suite_names() -> list[str]:
     """Names of the shipped suites."""
     return sorted(path.parent.name for path in SUITES.glob("*/suite.yaml"))
 
 
+@cache
+def language_names() -> dict[str, str]:
+    """English name of every language of the shipped suites, by code."""
+    return {code: name for suite in suite_names() for code, name in find_suite(suite).languages.items()}
+
+
 def find_suite(name: str) -> Suite:
-    """A shipped suite, or the folder of one. Raises SuiteError."""
+    """A shipped suite, the folder of one, a task of lm-eval or the YAML file of one. Raises SuiteError."""
+    if name.startswith(LM_EVAL):
+        return _task_suite(name, find_task(name.removeprefix(LM_EVAL)))
+    if Path(name).suffix in (".yaml", ".yml"):
+        return _task_suite(suite_name(name), Path(name))
     folder = SUITES / name if name in suite_names() else Path(name)
     path = folder / "suite.yaml"
     try:
         return Suite(folder=folder.resolve(), **parse_yaml(path.read_text(encoding="utf-8"), "suite.yaml"))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise SuiteError(f"no suite {name!r}: expected one of {', '.join(suite_names())}, or a folder with a suite.yaml") from error
+        raise SuiteError(
+            f"no suite {name!r}: expected one of {', '.join(suite_names())}, a suite's folder, lm-eval:TASK or a task's .yaml file"
+        ) from error
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, problem['loc'])) or 'suite'}: {problem['msg']}" for problem in error.errors()]
-        raise SuiteError(f"{path} is not a suite: {' '.join('; '.join(problems[:3]).split())}") from error
+        raise SuiteError(f"{path} is not a suite: {_problems(error)}") from error
     except (OSError, ValueError, TypeError, RuntimeError, ExperimentError) as error:
         raise SuiteError(f"{path} is not a suite: {' '.join(str(error).split())}") from error
+
+
+def _task_suite(name: str, path: Path) -> TaskSuite:
+    """A task file as a suite: `test` is the task's own test split, or its validation split where it has no other."""
+    definition = read_task(path)
+    check_output_type(definition.name, definition.output_type)
+    if definition.config.get("unsafe_code"):
+        raise SuiteError(f"task {definition.name} runs code that the model wrote: such tasks are not asked")
+    named = [definition.config.get(key) for key in ("test_split", "validation_split")]
+    found = [split for split in named if split]
+    if not found:
+        raise SuiteError(f"task {definition.name} has neither a test split nor a validation split: there is nothing to ask")
+    splits = {"test": found[0]} | ({"validation": found[1]} if len(set(found)) > 1 else {})
+    metadata = definition.config.get("metadata")
+    language = str(metadata.get("language", "en") if isinstance(metadata, dict) else "en")
+    try:
+        return TaskSuite(
+            folder=definition.path.parent,
+            name=name,
+            splits=splits,
+            default_split="test",
+            languages={language: "English" if language == "en" else language},
+            definition=definition,
+        )
+    except ValidationError as error:
+        raise SuiteError(f"{path} cannot be a suite: {_problems(error)}") from error
+
+
+def _problems(error: ValidationError) -> str:
+    """The first problems, on one line."""
+    problems = [f"{'.'.join(map(str, problem['loc'])) or 'suite'}: {problem['msg']}" for problem in error.errors()]
+    return " ".join("; ".join(problems[:3]).split())

@@ -48,6 +48,7 @@ TRAITS: dict[str, Trait] = {
     "accuracy": Trait(True, True, "points"),
     "reasoning_language_fidelity": Trait(True, True, "points"),
     "truncation": Trait(False, True, "points"),
+    "empty_analysis": Trait(False, True, "points"),
     "output_tokens": Trait(False, False, "tokens"),
     "reasoning_tokens": Trait(False, False, "tokens"),
     "latency_s": Trait(False, False, "s"),
@@ -93,6 +94,9 @@ def metric_values(samples: pd.DataFrame, metric: str) -> pd.Series[float]:
         values = _floats(samples["score"])
     elif metric == "truncation":
         values = _equals(samples["outcome"], "truncated")
+    elif metric == "empty_analysis":
+        tokens = _floats(samples["reasoning_tokens"])
+        values = np.where(np.isnan(tokens), np.nan, tokens == 0)
     elif metric == "reasoning_language_fidelity":
         asked = samples["asked_reasoning_language"].astype(object)
         given = samples["reasoning_language"].astype(object)
@@ -189,6 +193,11 @@ def paired_estimate(before: Array, after: Array, *, is_share: bool) -> PairedEst
         _within_range(stats.mean_interval(after), is_share),
         _with_width(stats.mean_interval(after - before), is_share),
     )
+
+
+def share_estimate(values: Array) -> MeanEstimate:
+    """Mean of a share over problems, shape (G,), its interval within [0, 1]. Raises ValueError on no values or NaN."""
+    return _within_range(stats.mean_interval(values), is_share=True)
 
 
 # Tables -------------------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
@@ -19,10 +19,22 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from bench.errors import ExperimentError
 
 EFFORTS = ("low", "medium", "high")
-METRICS = ("accuracy", "reasoning_language_fidelity", "truncation", "output_tokens", "reasoning_tokens", "latency_s", "ttft_s")
-SHARES = ("accuracy", "reasoning_language_fidelity", "truncation")
+Metric = Literal[
+    "accuracy",
+    "reasoning_language_fidelity",
+    "truncation",
+    "empty_analysis",
+    "output_tokens",
+    "reasoning_tokens",
+    "latency_s",
+    "ttft_s",
+]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+SHARES = ("accuracy", "reasoning_language_fidelity", "truncation", "empty_analysis")
 """Metrics between 0 and 1."""
 SHIPPED = Path(__file__).parent / "experiments"
+LM_EVAL = "lm-eval:"
+"""Before the name of a task of lm-eval, where a suite is asked for."""
 MOST_ARMS = 1000
 """A larger grid is a slip of the keyboard."""
 MOST_ALPHA = 1e6
@@ -35,7 +47,6 @@ _YAML_ERRORS = (yaml.YAMLError, RecursionError, ValueError, LookupError, Attribu
 """What PyYAML raises on bad text: its own error, and whatever its scalar constructors trip over, as in `!!int ''`."""
 
 Effort = Literal["low", "medium", "high"]
-Metric = Literal["accuracy", "reasoning_language_fidelity", "truncation", "output_tokens", "reasoning_tokens", "latency_s", "ttft_s"]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -145,7 +156,7 @@ class Evaluate(Strict):
     """What every arm is asked, and how it decodes."""
 
     suites: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1)
-    """Names of shipped suites, or folders; elsewhere a suite is called by its folder's name."""
+    """Names of shipped suites, folders, lm-eval:TASK, or task files (.yaml); elsewhere a suite is called as `suite_name` says."""
     languages: Literal["all"] | Annotated[list[str], Field(min_length=1)] = "all"
     efforts: list[Effort] = Field(default=["low", "medium", "high"], min_length=1)
     max_new_tokens: dict[Effort, Count]
@@ -156,6 +167,9 @@ class Evaluate(Strict):
     """Rows generated side by side."""
     data: dict[str, Path] = Field(default_factory=dict)
     """Local folder of a suite's data, by suite name; overrides EFFORTBENCH_DATA/<suite>."""
+
+    options: dict[str, dict[str, int | str]] = Field(default_factory=dict)
+    """Settings of a suite's own, by suite name, such as mmmlu's `subset`; its README lists them."""
 
     _values_differ = field_validator("suites", "languages", "efforts")(_distinct)
 
@@ -169,15 +183,16 @@ class Evaluate(Strict):
         names = self.suite_names
         if len(set(names)) != len(names):
             raise ValueError(f"suites must have different names, found {', '.join(names)}")
-        strange = [name for name in self.data if name not in names]
-        if strange:
-            raise ValueError(f"data names {', '.join(strange)}, but evaluate.suites has {', '.join(names)}")
+        for block, named in (("data", self.data), ("options", self.options)):
+            strange = [name for name in named if name not in names]
+            if strange:
+                raise ValueError(f"{block} names {', '.join(strange)}, but evaluate.suites has {', '.join(names)}")
         return self
 
     @property
     def suite_names(self) -> list[str]:
         """What the suites are called in records."""
-        return [Path(suite).name for suite in self.suites]
+        return [suite_name(suite) for suite in self.suites]
 
 
 class SubjectTo(Strict):
@@ -288,6 +303,13 @@ class Experiment(Strict):
                 arms.append(Arm(name=f"r{rank}-s{steps}{suffix}", kind="trained", rank=rank, steps=steps, seed=seed))
         arms += [Arm(name=adapter.name, kind="finished", adapter=adapter.path) for adapter in self.adapters]
         return arms
+
+
+def suite_name(suite: str) -> str:
+    """What a suite is called in records: lm-eval:TASK as it stands, else the name of its folder, or of its file without the ending."""
+    if suite.startswith(LM_EVAL):
+        return suite
+    return Path(suite).stem if Path(suite).suffix in (".yaml", ".yml") else Path(suite).name
 
 
 def shipped_experiments() -> list[str]:

@@ -14,7 +14,7 @@ FEWEST_LETTERS = 8
 
 
 def identify(text: str | None, among: Iterable[str]) -> str | None:
-    """ISO 639-1 code of the likeliest language among those given; None where there are too few letters to tell.
+    """ISO 639-1 code of the likeliest language among those given; None where too few letters or languages are given to tell.
 
     Digits and signs are left out first: they belong to no language, and reasoning about numbers is full of them. Codes that the
     identifier does not know are not candidates.
@@ -32,7 +32,7 @@ def _identifier(among: frozenset[str]) -> Any:
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
     known = among & set(identifier.labels)
-    if not known:
+    if len(known) < 2:
         return None
     identifier.set_languages(known)
     return identifier

@@ -11,9 +11,11 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import lm_eval
@@ -22,7 +24,7 @@ from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
 from bench import harmony
-from bench.catalog import Suite
+from bench.catalog import Suite, TaskSuite, check_output_type
 from bench.engines import Engine, Generation, Row
 from bench.errors import SuiteError
 from bench.experiment import Evaluate
@@ -86,24 +88,66 @@ class Scored(NamedTuple):
 
 def load_tasks(ask: Ask) -> dict[str, Any]:
     """lm-eval's tasks of the languages, set to the split, by language. Raises SuiteError where one cannot be used."""
+    tasks = _load_one(ask.suite, ask.evaluate) if isinstance(ask.suite, TaskSuite) else _load_folder(ask)
+    split = ask.suite.splits[ask.split]
+    for task in tasks.values():
+        name = task.config.task
+        check_output_type(name, task.OUTPUT_TYPE)
+        if split not in task.dataset:
+            where = "its own file" if isinstance(ask.suite, TaskSuite) else "suite.yaml"
+            raise SuiteError(f"task {name} has no split {split!r}, which {where} names: it has {', '.join(task.dataset)}")
+        task.set_config("test_split", split)
+    return tasks
+
+
+def _load_folder(ask: Ask) -> dict[str, Any]:
+    """The tasks of a suite's folder, by language."""
     data = {name: str(path) for name, path in ask.evaluate.data.items()}
-    manager = TaskManager(include_path=[str(ask.suite.folder)], include_defaults=False, metadata={"data": data})
+    manager = TaskManager(
+        include_path=[str(ask.suite.folder)],
+        include_defaults=False,
+        metadata={"data": data, **ask.evaluate.options.get(ask.suite.name, {})},
+    )
     names = {ask.suite.task(language): language for language in ask.languages}
     missing = [name for name in names if name not in manager.all_tasks]
     if missing:
         raise SuiteError(f"{ask.suite.folder} has no task {', '.join(missing)}: expected a file {missing[0]}.yaml")
-    tasks = manager.load(list(names))["tasks"]
-    for name, task in tasks.items():
-        if task.OUTPUT_TYPE != "generate_until":
-            raise SuiteError(
-                f"task {name} is {task.OUTPUT_TYPE}: a reasoning model answers after it has thought, so only generate_until "
-                "tasks can be asked at an effort"
-            )
-        split = ask.suite.splits[ask.split]
-        if split not in task.dataset:
-            raise SuiteError(f"task {name} has no split {split!r}, which suite.yaml names: it has {', '.join(task.dataset)}")
-        task.set_config("test_split", split)
-    return {names[name]: task for name, task in tasks.items()}
+    return {names[name]: task for name, task in manager.load(list(names))["tasks"].items()}
+
+
+def _load_one(suite: TaskSuite, evaluate: Evaluate) -> dict[str, Any]:
+    """The task of a suite that is one; lm-eval reads its file alone and looks through no folder. Raises SuiteError."""
+    definition, data = suite.definition, suite.data_folder(evaluate.data)
+    config: dict[str, Any] = {"include": str(definition.path), "task": definition.name}
+    if data is not None:
+        config["dataset_path"] = str(data.resolve())
+        if not (data / "README.md").is_file():  # the card that would say which of its files are which configuration
+            config["dataset_name"] = None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "task.yaml"
+        path.write_text(json.dumps(config), encoding="utf-8")
+        try:
+            tasks = TaskManager(include_defaults=False).load(str(path))["tasks"]
+        except ImportError as error:
+            raise SuiteError(f"suite {suite.name} needs what is not installed: {_short(error)}") from error
+        except KeyError as error:
+            raise SuiteError(f"suite {suite.name}: its data have no {error}, which the task's file names") from error
+        except Exception as error:  # a task is other people's code and data: whatever it raises, it cannot be asked
+            raise SuiteError(_why_not_loaded(suite, error)) from error
+    (language,) = suite.languages
+    return {language: tasks[definition.name]}
+
+
+def _why_not_loaded(suite: TaskSuite, error: Exception) -> str:
+    where = suite.definition.config.get("dataset_path") or "which its own code fetches"
+    return (
+        f"suite {suite.name}: its data ({where}) cannot be loaded: let the hub be reached (HF_HUB_OFFLINE unset), or give a folder "
+        f"with the data set's files (evaluate.data.{suite.name}) ({_short(error)})"
+    )
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 
 def run_pass(ask: Ask, engine: Engine, tokenizer: Any, done: Mapping[SampleKey, Sample], listener: Listener) -> dict[str, Any]:

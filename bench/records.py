@@ -149,6 +149,8 @@ class Training(Record):
     """Hash of all that decides the adapter; the record is reused on resume only under the same key."""
     shared_run: str | None = None
     """Name of the longest arm of the same training run, where one run served several step counts."""
+    languages: list[str] = field(default_factory=list)
+    """Values of `reasoning_language` among the rows trained on, sorted; empty where the rows name none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,19 +14,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bench.catalog import Suite, find_suite
+from bench.catalog import Suite, TaskSuite, find_suite
 from bench.errors import ModelError, SuiteError, UsageError
 from bench.executors import Failure, LocalExecutor
 from bench.experiment import Arm, Confirm, Experiment, Gate, Select, load_experiment
 from bench.jobs import EvaluateJob, Event, Job, PassSpec, Stop, TrainJob
 from bench.models import check_adapter, find_model, fingerprint, load_tokenizer
 from bench.records import Baseline, CellId, CellRecord, Phase, Run, RunVerdict, Sample, Training, Verdict
-from bench.store import RunFolder, cell_file, load_run, read_samples
-
-if TYPE_CHECKING:
-    pass
+from bench.store import RunFolder, cell_file, load_run, read_samples, slug
 
 RUNS = Path("reports") / "runs"
 ENGINE = "slots"
@@ -151,7 +148,7 @@ def preflight(experiment: Experiment) -> Plan:
 def _check_apart(suites: dict[str, Suite], select: Select, confirm: Confirm) -> None:
     """Raise SuiteError where two suites, or two names of a split, lead to the same rows."""
     chosen_on, judged_on = suites[select.suite], suites[confirm.suite]
-    shares_rows = not set(chosen_on.folders).isdisjoint(judged_on.folders)
+    shares_rows = not chosen_on.origins.isdisjoint(judged_on.origins)
     if shares_rows and chosen_on.splits[select.split] == judged_on.splits[confirm.split]:
         raise SuiteError(
             f"select ({select.suite}@{select.split}) and confirm ({confirm.suite}@{confirm.split}) are the same problems: "
@@ -161,10 +158,17 @@ def _check_apart(suites: dict[str, Suite], select: Select, confirm: Confirm) -> 
 
 def _check_data(suite: Suite, languages: Sequence[str], experiment: Experiment) -> None:
     """Raise SuiteError where a suite's rows are neither in a local folder nor to be had from the hub."""
+    suite.check_options(experiment.evaluate.options)
+    if isinstance(suite, TaskSuite):  # nobody has looked at such a task before: load it now, and not after hours of training
+        from bench.lm import Ask, load_tasks
+
+        for split in suite.splits:
+            load_tasks(Ask("base", suite, split, languages, experiment.evaluate))
+        return
     if suite.local_files is None:
         return
     folder = suite.data_folder(experiment.evaluate.data)
-    missing = [name for name in map(suite.local_file, languages) if folder is None or not (folder / name).is_file()]
+    missing = [suite.local_file(language) for language in languages if folder is None or suite.find_local(folder, language) is None]
     if missing and (suite.name in experiment.evaluate.data or os.environ.get("HF_HUB_OFFLINE") == "1"):
         raise SuiteError(
             f"suite {suite.name}: no {', '.join(missing)} in {folder or 'any local folder'}: give a folder that has them "
@@ -339,7 +343,7 @@ def _evaluation_job(conductor: _Conductor, arm: Arm, places: Sequence[tuple[str,
     adapter = arm.adapter or (conductor.folder.adapter(arm.name) if arm.kind == "trained" else None)
     if adapter is not None:
         conductor.fingerprints[arm.name] = fingerprint(adapter)
-    passes = []
+    passes, titles = [], []
     for suite_name, split in places:
         suite = plan.suites[suite_name]
         languages = suite.choose_languages(plan.experiment.evaluate.languages)
@@ -348,10 +352,11 @@ def _evaluation_job(conductor: _Conductor, arm: Arm, places: Sequence[tuple[str,
         done = conductor.folder.open_cells(records)
         if not conductor.folder.are_complete(records, done):
             kept = tuple(json.loads(sample.to_json()) for sample in done)
-            passes.append(PassSpec(suite=str(suite.folder), split=split, languages=tuple(languages), done=kept))
+            passes.append(PassSpec(suite=suite.source, split=split, languages=tuple(languages), done=kept))
+            titles.append(f"{slug(suite.name)}@{split}")
     if not passes:
         return None
-    title = "-".join(f"{Path(spec.suite).name}@{spec.split}" for spec in passes)
+    title = "-".join(titles)
     return EvaluateJob(
         name=f"evaluate-{arm.name}-{title}",
         experiment=plan.experiment,
@@ -382,6 +387,7 @@ def cell_key(plan: Plan, suite: Suite, effort: str, adapter: str | None, limit: 
         "seed": evaluate.seed if evaluate.temperature > 0 else None,
         "suite": suite.revision,
         "data": suite.data_revision(evaluate.data),
+        "options": evaluate.options.get(suite.name),
         "limit": limit,
         "engine": ENGINE,
         "dtype": model.dtype,

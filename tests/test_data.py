@@ -15,7 +15,7 @@ import pytest
 
 from bench.errors import DatasetError
 from bench.experiment import Dataset, Finetune
-from bench.finetune.data import conversation, load_rows, recipe_key, split_rows, texts
+from bench.finetune.data import conversation, languages_of, load_rows, recipe_key, split_rows, texts
 from bench.models import EMBEDDED, load_tokenizer
 
 ROW = {
@@ -247,3 +247,14 @@ def test_whatever_decides_an_adapter_changes_its_key(other: dict[str, Any]) -> N
 @pytest.mark.parametrize("other", [{"ranks": [8, 16]}, {"steps": [1]}, {"seeds": [9]}, {"dataset": {"id": "y"}}, {"alpha": 16}])
 def test_the_rest_of_the_grid_and_the_datasets_name_do_not_change_it(other: dict[str, Any]) -> None:
     assert key(finetune=other) == key()
+
+
+def test_languages_of_rows_are_those_they_name() -> None:
+    rows = [
+        {"reasoning_language": "German"},
+        {"reasoning_language": "French"},
+        {"reasoning_language": "German"},
+        {"reasoning_language": None},
+        {},
+    ]
+    assert languages_of(rows) == ["French", "German"]

@@ -54,7 +54,8 @@ def test_languages_that_nobody_knows_are_no_candidates() -> None:
     text = "Wir beginnen mit der Anzahl der Äpfel."
     assert identify(text, []) is None
     assert identify(text, ["xx", "tlh"]) is None
-    assert identify(text, ["xx", "de"]) == "de"
+    assert identify(text, ["xx", "de"]) is None  # one candidate is no choice
+    assert identify(text, ["xx", "de", "en"]) == "de"
 
 
 def test_answers_do_not_depend_on_what_was_asked_before_or_in_which_order() -> None:

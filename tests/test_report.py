@@ -26,10 +26,12 @@ import pandas as pd
 import pytest
 from fabricated import fabricate_run, fabricate_zero_run
 
+from bench.comparison import compare
 from bench.gate import waive
 from bench.records import Run, RunVerdict, VerdictName
 from bench.report import words, write_report
 from bench.report.flips import channels
+from bench.report.focus import focus_on
 
 VERDICTS: tuple[VerdictName, ...] = ("pass", "fail", "inconclusive", "invalid")
 VOID = {"meta", "link", "br", "hr", "img", "input", "path", "use", "rect", "line", "circle"}
@@ -184,6 +186,48 @@ def test_truncation_above_two_percent_is_told(tmp_path: Path, reports: Reports) 
     assert "cut at the token limit" in page.text
     assert "% truncated" in page.text
     assert "cut at the token limit" not in Page(html_in(reports("pass"))).text
+
+
+def test_effort_without_effect_and_lost_thoughts_are_told(tmp_path: Path, reports: Reports) -> None:
+    assert "Effort does not show" not in Page(html_in(reports("pass"))).text
+    run = fabricate_run(tmp_path, None, 20, 60)
+    is_mute = (run.samples["arm"] != "base") & (run.samples["effort"] == "high")
+    samples = run.samples.assign(
+        reasoning_tokens=run.samples["reasoning_tokens"].mask(is_mute, 0), output_tokens=run.samples["output_tokens"].mask(is_mute, 12)
+    )
+    sides = [samples[samples["arm"] == arm] for arm in ("base", "r16-s200")]
+    made = compare(*sides, suite="stories", split="gate", effort="high", metric="empty_analysis")
+    run = dataclasses.replace(run, samples=samples, comparisons=(made,))
+    page = Page(written(run, tmp_path)).text
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    for text in (page, summary):
+        assert re.search(r"Effort does not show in tokens: r\S+ writes 12.0 output tokens an answer at high effort", text.replace("\\", ""))
+        assert "the same in" in text
+        assert "thinks less often than base: its analysis channel is empty in 100.0" in text
+
+
+def test_repeated_samples_have_a_table_of_their_own(tmp_path: Path, reports: Reports) -> None:
+    assert "repeats" not in Page(html_in(reports("pass"))).values("id")
+    run = fabricate_run(tmp_path, None, 20, 60)
+    again = run.samples.assign(sample_index=1, answer="0", score=0.0, outcome="wrong")
+    evaluate = run.experiment.evaluate.model_copy(update={"samples_per_item": 2, "temperature": 1.0})
+    experiment = run.experiment.model_copy(update={"evaluate": evaluate})
+    page = Page(written(dataclasses.replace(run, experiment=experiment, samples=pd.concat([run.samples, again])), tmp_path))
+    assert "repeats" in page.values("id")
+    assert "pass@2" in page.text
+
+
+def test_languages_of_the_fine_tuning_rows_are_told_from_others(tmp_path: Path, reports: Reports) -> None:
+    assert "not trained" not in Page(html_in(reports("pass"))).text
+    run = fabricate_run(tmp_path, None, 20, 60)
+    training = {arm: dataclasses.replace(one, languages=["German", "fr", "Klingon"]) for arm, one in run.training.items()}
+    run = dataclasses.replace(run, training=training)
+    focus = focus_on(run)
+    assert focus is not None
+    assert focus.taught == {"de", "fr"}
+    text = Page(written(run, tmp_path)).text
+    for language, mark in (("de", "trained"), ("en", "not trained"), ("es", "not trained"), ("fr", "trained")):
+        assert re.search(rf"\b{language} {mark}\b", text), language
 
 
 def test_failed_arms_are_listed_with_their_reason(reports: Reports) -> None:

@@ -150,6 +150,11 @@ def conversation(row: dict[str, Any]) -> list[dict[str, Any]]:
     return [dict(message) for message in row["messages"]]
 
 
+def languages_of(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Values of `reasoning_language`, sorted."""
+    return sorted({row["reasoning_language"] for row in rows if _is_text(row.get("reasoning_language")) and row["reasoning_language"]})
+
+
 def texts(rows: Sequence[dict[str, Any]], tokenizer: Any, effort: str) -> list[str]:
     """Training text of each row, in Harmony; under `mixed` a row's own effort is named, or the three take turns."""
     return [

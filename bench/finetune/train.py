@@ -70,6 +70,7 @@ def train(run: TrainJob, on_step: Callable[[int, float], None]) -> list[Training
             optimizer=type(_innermost(trainer.optimizer)).__name__,
             key=stop.key,
             shared_run=run.stops[-1].arm if len(run.stops) > 1 else None,
+            languages=data.languages_of(training_rows),
         )
         for stop in run.stops
     ]

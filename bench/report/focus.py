@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from bench.catalog import language_names
 from bench.experiment import EFFORTS, Gate
 from bench.records import SEVERITY, Comparison, Run, Verdict, VerdictName
 
@@ -24,6 +26,8 @@ class Focus:
     languages: tuple[str, ...]
     effort: str
     """The effort that is gated, or selected on, or the highest."""
+    taught: frozenset[str] | None = None
+    """Those of `languages` that the fine-tuning rows reason in; None where no record says."""
 
     @property
     def suite(self) -> str:
@@ -63,7 +67,15 @@ def focus_on(run: Run) -> Focus | None:
         efforts=efforts,
         languages=tuple(sorted(here["language"].astype(str).unique())),
         effort=_main_effort(run, efforts),
+        taught=_taught(run, here["language"].astype(str).unique()),
     )
+
+
+def _taught(run: Run, languages: Iterable[str]) -> frozenset[str] | None:
+    """Rows name a language in English or by its code."""
+    rows = {name.casefold() for training in run.training.values() for name in training.languages}
+    names = language_names()
+    return frozenset(code for code in languages if {code.casefold(), names.get(code, code).casefold()} & rows) if rows else None
 
 
 def chosen_arm(run: Run) -> str | None:

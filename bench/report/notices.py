@@ -9,6 +9,7 @@ from bench.report import words
 from bench.report.cells import Cells, CellSummary
 from bench.report.focus import Focus, find_comparison
 from bench.report.tables import TRUNCATION_NOTICE
+from bench.sanity import emptied, flat_steps
 
 NEAR_ZERO = 0.05
 
@@ -31,6 +32,8 @@ def _what_was_seen(run: Run, focus: Focus, cells: Cells) -> Iterator[str]:
     yield from _losses_not_gated(run, focus)
     yield from _near_zero(focus, cells)
     yield from _truncated(focus, cells)
+    yield from _emptied(run)
+    yield from _effort_without_effect(run)
     faults = int((run.samples["outcome"] == "error").sum())
     if faults:
         yield f"{words.plural(faults, 'answer')} ended in a fault of the machinery and scored nothing: not wrong, but missing."
@@ -68,6 +71,34 @@ def _truncated(focus: Focus, cells: Cells) -> Iterator[str]:
             f"{len(cut)} combinations of arm and effort on {focus.place} (most: {words.share(worst)}, {arm}, {effort} effort). "
             "Cut answers score 0."
         )
+
+
+def _emptied(run: Run) -> Iterator[str]:
+    risen = emptied(run.comparisons)
+    if risen:
+        worst = risen[0]
+        yield (
+            f"{worst.arm} thinks less often than base: its analysis channel is empty in {words.share(worst.after)} of the answers on "
+            f"{worst.suite}@{worst.split} at {worst.effort} effort, base's in {words.share(worst.before)} (95{words.NBSP}% interval of the "
+            f"change {words.change_interval('empty_analysis', worst.ci)}){_elsewhere(len(risen) - 1)}."
+        )
+
+
+def _effort_without_effect(run: Run) -> Iterator[str]:
+    flat = flat_steps(run.samples)
+    if flat:
+        worst = flat[0]
+        lower, higher = (words.decimal(side.mean) for side in worst.tokens[:2])
+        interval = words.change_interval("output_tokens", worst.tokens.difference.interval)
+        yield (
+            f"Effort does not show in tokens: {worst.arm} writes {higher} output tokens an answer at {worst.higher} effort on "
+            f"{worst.suite}@{worst.split}, and {lower} at {worst.lower} (95{words.NBSP}% interval of the difference {interval})"
+            f"{_elsewhere(len(flat) - 1)}."
+        )
+
+
+def _elsewhere(others: int) -> str:
+    return f"; the same in {words.plural(others, 'other combination')} of arm, suite and effort" if others else ""
 
 
 def _compared(focus: Focus, cells: Cells) -> list[tuple[str, str, CellSummary]]:

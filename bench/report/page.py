@@ -101,7 +101,7 @@ def _sections(run: Run, focus: Focus, cells: Cells, figures: Mapping[str, Figure
         "accuracy",
         "Accuracy",
         drawn("accuracy-by-effort", "accuracy-by-tokens"),
-        [tables.by_effort(focus, cells, "accuracy", "Accuracy by arm and effort")],
+        [tables.by_effort(focus, cells, "accuracy", "Accuracy by arm and effort"), tables.repeats(run, focus)],
     )
     yield _section(
         "languages",

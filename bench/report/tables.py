@@ -8,15 +8,18 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import itertools
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bench import records
 from bench.records import OUTCOMES, Comparison, Run, Training, Verdict
+from bench.repeats import repeat_table
 from bench.report import words
 from bench.report.cells import Cells, CellSummary
 from bench.report.focus import Focus, asked_gate, find_comparison
+from bench.stats import MeanEstimate
 
 TRUNCATION_NOTICE = 0.02
 """Truncated share above which a cell says so."""
@@ -226,7 +229,7 @@ def by_language(focus: Focus, cells: Cells, metric: str, name: str, title: str) 
             if any(found):
                 rows.append(
                     (
-                        Entry(language),
+                        _language(focus, language),
                         Entry(arm, tone="chosen" if arm == focus.chosen else ""),
                         *(_cell(metric, cell, heat=True) for cell in found),
                     )
@@ -249,13 +252,20 @@ def changes_by_language(focus: Focus, cells: Cells, metric: str, title: str) -> 
     for language in focus.languages:
         found = [cells.language_change(metric, focus.chosen, focus.suite, focus.split, language, effort) for effort in focus.efforts]
         if any(comparison and comparison.delta is not None for comparison in found):
-            rows.append((Entry(language), *(_compared(comparison) for comparison in found)))
+            rows.append((_language(focus, language), *(_compared(comparison) for comparison in found)))
     if not rows:
         return None
     columns = (Column("language", numeric=False), *(Column(f"{effort} effort") for effort in focus.efforts))
     looks = len(rows) * len(focus.efforts)
     note = f"{focus.chosen} minus base on {focus.place}, in points; not corrected for looking at {looks} cells at once."
     return Table(f"{metric.replace('_', '-')}-change", title, columns, tuple(rows), note)
+
+
+def _language(focus: Focus, language: str) -> Entry:
+    """Its code, and whether the fine-tuning rows reason in it: a model need not carry over what it learned in others."""
+    if focus.taught is None:
+        return Entry(language)
+    return Entry(language, small="trained" if language in focus.taught else "not trained")
 
 
 def changes_by_effort(run: Run, focus: Focus) -> Table | None:
@@ -272,6 +282,33 @@ def changes_by_effort(run: Run, focus: Focus) -> Table | None:
     if "latency_s" in metrics:
         note += " Times are of one pass an arm: their intervals leave out how a machine drifts between passes."
     return Table("changes", "What changed", columns, tuple(rows), note)
+
+
+def repeats(run: Run, focus: Focus) -> Table | None:
+    """pass@k and the majority's vote by arm and effort; None where every question was asked once."""
+    if run.experiment.evaluate.samples_per_item == 1:
+        return None
+    here = run.samples[(run.samples["suite"] == focus.suite) & (run.samples["split"] == focus.split)]
+    made = {(one.arm, one.effort): one for one in repeat_table(here[here["arm"].isin(focus.compared)])}
+    steps = sorted({k for one in made.values() for k in one.pass_at})
+    rows = []
+    for arm, effort in itertools.product(focus.compared, focus.efforts):
+        if one := made.get((arm, effort)):
+            estimates = [one.pass_at.get(k) for k in steps] + [one.majority]
+            rows.append((Entry(arm, tone="chosen" if arm == focus.chosen else ""), Entry(effort), *map(_estimate, estimates)))
+    if not rows:
+        return None
+    shown = (*(Column(f"pass@{k}", f"Chance that at least one of {words.plural(k, 'answer')} is right.") for k in steps),)
+    columns = (Column("arm", numeric=False), Column("effort", numeric=False), *shown, Column("majority", "The answer given most often."))
+    note = f"{focus.place}, {words.plural(run.experiment.evaluate.samples_per_item, 'sample')} a question. {_intervals_note(focus)}"
+    return Table("repeats", "Repeated samples: pass@k and majority vote", columns, tuple(rows), note)
+
+
+def _estimate(estimate: MeanEstimate | None) -> Entry:
+    if estimate is None:
+        return Entry(words.MISSING)
+    low, high = estimate.interval
+    return Entry(words.share(estimate.mean), _raw(estimate.mean), small=words.level_interval("accuracy", low, high))
 
 
 def outcomes(focus: Focus, cells: Cells) -> Table | None:

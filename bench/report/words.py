@@ -37,6 +37,7 @@ _NAMES = {
     "accuracy": "accuracy",
     "reasoning_language_fidelity": "reasoning in the asked language",
     "truncation": "truncated answers",
+    "empty_analysis": "empty analysis",
     "output_tokens": "output tokens",
     "reasoning_tokens": "reasoning tokens",
     "latency_s": "latency",

@@ -1,0 +1,250 @@
+"""Any generate_until task of lm-eval as a suite: found by name or by file, asked unchanged, refused in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from fakes import FakeEngine, harmony
+
+from bench.catalog import TaskSuite, find_suite
+from bench.errors import EffortbenchError, SuiteError
+from bench.experiment import Evaluate, parse_experiment, suite_name
+from bench.lm import Ask, Listener, load_tasks, run_pass
+from bench.models import EMBEDDED, load_tokenizer
+from bench.records import CellId, Sample
+from bench.runner import preflight
+from bench.store import cell_file
+from bench.taskfile import shipped_folder
+
+FILTERS = "utils.py"
+CODE = (
+    "def last(resps, docs):\n    return [[reply.split()[-1] if reply.split() else '[invalid]' for reply in replies] for replies in resps]\n"
+)
+
+
+def write_task(folder: Path, name: str = "sums", **changes: Any) -> Path:
+    """A task over `What is i + i?` that names its data, an include and a function beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [json.dumps({"question": f"What is {i} + {i}?", "answer": str(2 * i)}) for i in range(4)]
+    (folder / "rows.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (folder / FILTERS).write_text(CODE, encoding="utf-8")
+    common = "output_type: generate_until\ndoc_to_text: '{{question}}'\ndoc_to_target: '{{answer}}'\ngeneration_kwargs: {until: []}\n"
+    filters = "filter_list: [{name: last, filter: [{function: custom, filter_fn: !function utils.last}, {function: take_first}]}]\n"
+    (folder / "common").write_text(common + filters + "metric_list: [{metric: exact_match}]\n", encoding="utf-8")
+    task = {
+        "include": "common",
+        "task": name,
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(folder / "rows.jsonl")}},
+        "test_split": "test",
+        **changes,
+    }
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in task.items() if value is not None}), encoding="utf-8")
+    return path
+
+
+def evaluate(suite: str, **changes: Any) -> Evaluate:
+    return Evaluate(**{"suites": [suite], "efforts": ["low", "high"], "max_new_tokens": {"low": 64, "high": 64}, **changes})
+
+
+def experiment(suite: str) -> Any:
+    asked = evaluate(suite).model_dump(mode="json")
+    return parse_experiment(
+        {"name": "tasks", "model": {"id": "embedded", "load_in_4bit": False, "dtype": "float32"}, "evaluate": asked}, "a test"
+    )
+
+
+def edited(path: Path, text: str) -> Path:
+    path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
+    return path
+
+
+# --- asked
+
+
+def test_a_task_file_is_asked_and_scored_as_it_stands(tmp_path: Path) -> None:
+    suite = find_suite(str(write_task(tmp_path)))
+    tokenizer = load_tokenizer(EMBEDDED)
+    samples: list[Sample] = []
+    plan: dict[CellId, int] = {}
+    listener = Listener(plan.update, lambda *_: None, samples.append)
+    replies = ["It is 0", "It is 2", "It is 5", "", "0", "2", "4", "It is 6"]
+    engine = FakeEngine(tokenizer, [harmony("this is what I think about it", reply) for reply in replies])
+    results = run_pass(Ask("base", suite, "test", ("en",), evaluate(suite.source)), engine, tokenizer, {}, listener)
+    assert plan == {CellId("base", "sums", "test", "en", effort): 4 for effort in ("low", "high")}
+    asked = {(sample.effort, sample.item_id): (sample.outcome, sample.answer) for sample in samples}
+    assert asked["low", "1"] == ("correct", "2")
+    assert asked["low", "2"] == ("wrong", "5")
+    assert asked["low", "3"] == ("no_answer", None)
+    assert asked["high", "3"] == ("correct", "6")
+    scores = {name: metrics["exact_match,last"] for name, metrics in results["results"].items()}
+    assert scores == {"sums@low": 0.5, "sums@high": 1.0}
+    assert {sample.reasoning_language for sample in samples} == {None}
+
+
+def test_a_given_folder_stands_in_for_the_hub(tmp_path: Path) -> None:
+    path = write_task(tmp_path / "task", dataset_path="nobody/sums", dataset_name="main", dataset_kwargs=None)
+    given = tmp_path / "given"
+    given.mkdir()
+    (given / "test.jsonl").write_text('{"question": "What is 9?", "answer": "9"}\n', encoding="utf-8")
+    suite = find_suite(str(path))
+    tasks = load_tasks(Ask("base", suite, "test", ("en",), evaluate(str(path), data={"sums": given})))
+    assert [doc["question"] for doc in tasks["en"].test_docs()] == ["What is 9?"]
+    before = suite.data_revision({"sums": given})
+    (given / "test.jsonl").write_text('{"question": "What is 8?", "answer": "8"}\n', encoding="utf-8")
+    assert suite.data_revision({}) is None
+    assert suite.data_revision({"sums": given}) != before
+    with pytest.raises(SuiteError, match=r"evaluate.data.sums names no folder"):
+        suite.data_revision({"sums": tmp_path / "missing"})
+
+
+# --- found
+
+
+def test_a_shipped_task_is_found_by_name() -> None:
+    suite = find_suite("lm-eval:gsm8k")
+    assert isinstance(suite, TaskSuite)
+    assert (suite.name, suite.source, suite.task("en")) == ("lm-eval:gsm8k", "lm-eval:gsm8k", "gsm8k")
+    assert (suite.splits, suite.default_split, suite.languages) == ({"test": "test"}, "test", {"en": "English"})
+    assert len(suite.revision) == 12
+    assert cell_file(CellId("base", suite.name, "test", "en", "low")).startswith("cells/base/lm-eval-gsm8k-")
+
+
+def test_finding_a_shipped_task_imports_no_lm_eval() -> None:
+    script = "import sys\nfrom bench.catalog import find_suite\nfind_suite('lm-eval:gsm8k')\nprint('lm_eval' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+def test_a_file_is_called_by_its_name_and_its_language_is_its_own(tmp_path: Path) -> None:
+    path = write_task(tmp_path, "summe", metadata={"language": "de"}, test_split=None, validation_split="dev")
+    suite = find_suite(str(path))
+    assert (suite.name, suite.languages, suite.splits) == (suite_name(str(path)), {"de": "de"}, {"test": "dev"})
+    both = find_suite(str(write_task(tmp_path, validation_split="dev")))
+    assert both.splits == {"test": "test", "validation": "dev"}
+    assert evaluate(str(path)).suite_names == ["summe"]
+    assert find_suite(suite.source) == suite
+
+
+@pytest.mark.parametrize("name", ["sums.yaml", "common", FILTERS, "rows.jsonl", "helper.py"])
+def test_whatever_the_task_is_made_of_changes_its_revision(tmp_path: Path, name: str) -> None:
+    path = write_task(tmp_path)
+    (tmp_path / "helper.py").write_text("", encoding="utf-8")
+    before = find_suite(str(path)).revision
+    assert find_suite(str(path)).revision == before
+    edited(tmp_path / name, "\n")
+    assert find_suite(str(path)).revision != before
+
+
+def test_another_lm_eval_is_another_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = find_suite(str(write_task(tmp_path)))
+    before = suite.revision
+    monkeypatch.setattr("bench.taskfile.version", lambda _: "0.0.1")
+    assert find_suite(suite.source).revision != before
+
+
+def test_two_tasks_over_one_data_set_ask_the_same_problems(tmp_path: Path) -> None:
+    shared = [find_suite(str(write_task(tmp_path, name))).origins for name in ("one", "two")]
+    other = find_suite(str(write_task(tmp_path, "three", dataset_name="other"))).origins
+    assert shared[0] == shared[1] != other
+
+
+# --- refused
+
+REFUSED = {
+    "lm-eval:no_such_task": r"lm-eval .* has no task 'no_such_task'",
+    "lm-eval:hellaswag": "task hellaswag is multiple_choice: a reasoning model answers after it has thought",
+    "lm-eval:mmlu": "lm-eval:mmlu is a group of tasks",
+    "lm-eval:humaneval": "task humaneval runs code that the model wrote",
+    "lm-eval:../../x": "has no task",
+    "missing.yaml": "missing.yaml is no lm-eval task: .*No such file",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_asked_is_one_line_and_a_usage_error_before_anything_runs(name: str) -> None:
+    with pytest.raises(SuiteError, match=REFUSED[name]) as caught:
+        preflight(experiment(name))
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+
+
+def test_code_from_elsewhere_is_not_run(tmp_path: Path) -> None:
+    path = write_task(tmp_path / "task")
+    for function in ("os.system", "..utils.last", "nowhere.last"):
+        text = f"include: common\ntask: sums\ntest_split: test\nprocess_docs: !function {function}\n"
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(SuiteError, match=rf"runs code from elsewhere \(!function {function}\)"):
+            find_suite(str(path))
+    stranger = write_task(tmp_path / "other", "stranger", include="../task/common")
+    with pytest.raises(SuiteError, match=r"runs code from elsewhere \(!function utils.last\)"):
+        find_suite(str(stranger))
+
+
+def test_code_that_lm_eval_ships_is_run(tmp_path: Path) -> None:
+    path = write_task(tmp_path)
+    named = edited(path, "process_docs: !function lm_eval.tasks.hellaswag.utils.process_docs\n")
+    assert find_suite(str(named)).name == "sums"
+    included = write_task(tmp_path, "borrowed", include=str(shipped_folder() / "ifeval" / "ifeval.yaml"))
+    assert find_suite(str(included)).splits == {"test": "test"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a list\n", "is no lm-eval task: expected keys"),
+        ("task: [a, b]\n", "expected a `task:` with one name"),
+        ("group: g\ntask: g\n", "expected a `task:` with one name"),
+        ("task: a\nclass: !function os.path\n", "defined in Python"),
+        ("task: a\n", "neither a test split nor a validation split"),
+        ("task: a\ninclude: a.yaml\n", "includes itself"),
+        ("task: a\ninclude: b.yaml\n", "No such file"),
+        ("task: {\n", "is no lm-eval task"),
+        ("task: !!python/object/apply:os.getcwd []\n", "is no lm-eval task"),
+        ("task: a\ntest_split: test\nmetadata: {language: [de]}\n", "cannot be a suite: languages"),
+    ],
+)
+def test_a_file_that_is_no_task_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SuiteError, match=message) as caught:
+        find_suite(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_data_that_cannot_be_had_name_both_ways(tmp_path: Path) -> None:
+    """Offline and without a copy; in a process of its own, because the libraries read the setting once."""
+    script = f"""
+from bench.runner import preflight
+from bench.errors import SuiteError
+from bench.experiment import parse_experiment
+try:
+    preflight(parse_experiment({experiment("lm-eval:gsm8k").model_dump(mode="json")!r}, "a test"))
+except SuiteError as error:
+    print(error)
+"""
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=offline)
+    lines = ran.stdout.strip().splitlines()
+    assert lines, ran.stderr
+    assert lines[-1].startswith("suite lm-eval:gsm8k: its data (openai/gsm8k) cannot be loaded: let the hub be reached")
+    assert "evaluate.data.lm-eval:gsm8k" in lines[-1]
+
+
+def test_missing_local_data_are_a_usage_error(tmp_path: Path) -> None:
+    path = write_task(tmp_path)
+    (tmp_path / "rows.jsonl").unlink()
+    with pytest.raises(EffortbenchError, match=r"suite sums: its data \(json\) cannot be loaded"):
+        preflight(experiment(str(path)))
+
+
+def test_a_split_that_the_data_lack_is_found_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(SuiteError, match="suite sums: its data have no 'dev', which the task's file names"):
+        preflight(experiment(str(write_task(tmp_path, validation_split="dev"))))
