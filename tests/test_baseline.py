@@ -158,7 +158,7 @@ def test_equal_scores_pass_and_a_loss_against_the_baseline_fails(run: Run, root:
 
 
 def test_a_loss_against_the_baseline_fails_though_base_is_no_better(run: Run, root: Path) -> None:
-    """Swapping the baseline's arms, or comparing with its base, would let this through."""
+    """Comparing with this run's own base would let this through."""
     low = {**ACCURACY, "base": (0.1, 0.5, 0.8), "r16-s200": (0.1, 0.5, 0.8)}
     samples = fabricate_samples(("base", "r16-s200"), "stories", "gate", 250, low, seed=13)
     verdict = gate_run(dataclasses.replace(run, samples=samples), find_baseline(run, None, root))

@@ -1,0 +1,113 @@
+"""Ways to break a gate open: each is made in a copy of the code, and the test named beside it must fail there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent
+
+
+class Mutation(NamedTuple):
+    what: str
+    file: str
+    code: str
+    broken: str
+    test: str
+
+
+MUTATIONS = [
+    Mutation(
+        "swap the arms", "comparison", "_item_means(before[kept], items), _item_means(after[kept], items)",
+        "_item_means(after[kept], items), _item_means(before[kept], items)", "test_comparison.py::test_comparison_is_the_paired_t_test_on_",
+    ),
+    Mutation(
+        "join what is on both sides", "comparison", "    if len(lost) or len(extra):", "    if False:",
+        "test_gate.py::test_dropping_the_items_that_got_worse_is_invalid",
+    ),
+    Mutation(
+        "count rows, not problems", "comparison", "items[:split][order_before]", "rows[:split][order_before]",
+        "test_gate.py::test_more_languages_do_not_make_up_for_missing_problems",
+    ),
+    Mutation(
+        "halve the fewest problems", "gate", "    needed = required_clusters(gate)", "    needed = required_clusters(gate) // 2",
+        "test_gate.py::test_identical_outputs_on_too_few_problems_do_not_pass",
+    ),
+    Mutation(
+        "let a touched margin pass", "gate", "if gain.low > threshold:", "if gain.low >= threshold:",
+        "test_gate.py::test_touching_the_margin_is_not_a_pass",
+    ),
+    Mutation(
+        "let the best gate win", "gate", "return max((gate.verdict", "return min((gate.verdict",
+        "test_gate.py::test_the_worst_gate_wins",
+    ),
+    Mutation(
+        "let a waiver turn the verdict", "gate", "replace(verdict, gates=gates,", 'replace(verdict, verdict="pass", gates=gates,',
+        "test_gate.py::test_a_waiver_changes_the_exit_code_and_never_the_verdict",
+    ),
+    Mutation(
+        "take any comparison", "gate", "if comparison.against != gate.against:", "if False:",
+        "test_gate.py::test_swapped_arms_are_invalid",
+    ),
+    Mutation(
+        "forget what was planned", "gate", "if held[key] != planned[key]:", "if False:",
+        "test_baseline.py::test_a_cell_lost_on_both_sides_is_invalid",
+    ),
+    Mutation(
+        "compare with the baseline's base", "runner", '== baseline.arm].assign(arm="baseline")', '== "base"].assign(arm="baseline")',
+        "test_baseline.py::test_equal_scores_pass_and_a_loss_against_the_baseline_fails",
+    ),
+    Mutation(
+        "do without a baseline", "runner", "return baseline or no_baseline(run)", "return None",
+        "test_baseline.py::test_without_a_baseline_the_verdict_is_invalid",
+    ),
+    Mutation(
+        "take any machine's baseline", "baseline", '("hardware", baseline.hardware, run.environment.hardware)', '("", "", "")',
+        "test_baseline.py::test_another_machine_has_another_baseline",
+    ),
+    Mutation(
+        "take any suite's baseline", "baseline", "baseline.suite_revision, revision)", "revision, revision)",
+        "test_baseline.py::test_what_was_asked_otherwise_is_invalid",
+    ),
+    Mutation(
+        "trust damaged scores", "baseline", '!= scores["sha256"]', "== 0",
+        "test_baseline.py::test_scores_that_were_cut_changed_or_swapped_are_invalid",
+    ),
+    Mutation(
+        "read any schema", "baseline", "if schema != SCHEMA:", "if False:", "test_baseline.py::test_a_damaged_record_is_invalid",
+    ),
+    Mutation(
+        "let a run be its own baseline", "baseline", "if baseline.environment == run.environment and", "if False and",
+        "test_baseline.py::test_a_run_is_not_its_own_baseline",
+    ),
+    Mutation(
+        "promote an invalid run", "baseline", "        if reasons:\n", "        if False:\n",
+        "test_baseline.py::test_a_run_that_is_unfinished_not_judged_or_invalid_is_refused",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.what)
+def test_a_gate_broken_open_fails_a_test(mutation: Mutation, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "bench", tmp_path / "bench", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "suites").symlink_to(ROOT / "suites")
+    path = tmp_path / "bench" / f"{mutation.file}.py"
+    code = path.read_text(encoding="utf-8")
+    assert code.count(mutation.code) == 1, "the mutation no longer fits the code"
+    path.write_text(code.replace(mutation.code, mutation.broken), encoding="utf-8")
+    file, _, name = mutation.test.partition("::")
+    assert f"def {name}" in (ROOT / "tests" / file).read_text(encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=", "-k", name]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command += ["-c", str(ROOT / "pyproject.toml"), str(ROOT / "tests" / file)]
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == pytest.ExitCode.TESTS_FAILED, ran.stdout[-2000:]
+    assert "failed" in ran.stdout
