@@ -118,7 +118,8 @@ def _load_folder(ask: Ask) -> dict[str, Any]:
 def _load_one(suite: TaskSuite, evaluate: Evaluate) -> dict[str, Any]:
     """The task of a suite that is one; lm-eval reads its file alone and looks through no folder. Raises SuiteError."""
     definition, data = suite.definition, suite.data_folder(evaluate.data)
-    config: dict[str, Any] = {"include": str(definition.path), "task": definition.name}
+    # the adapter makes samples_per_item itself: lm-eval's repeats share an item
+    config: dict[str, Any] = {"include": str(definition.path), "task": definition.name, "repeats": 1}
     if data is not None:
         config["dataset_path"] = str(data.resolve())
         if not (data / "README.md").is_file():  # the card that would say which of its files are which configuration

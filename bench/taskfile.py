@@ -159,7 +159,7 @@ def _module_file(function: str, folder: Path, task: Path) -> Path | None:
 def _local_data(config: dict[str, Any]) -> list[Path]:
     """Data files on this machine that the task names."""
     named = [*_texts(config.get("dataset_path")), *_texts(config.get("dataset_kwargs"))]
-    paths = [Path(text) for text in named if len(text) < os.pathconf("/", "PC_PATH_MAX") and os.sep in text and Path(text).exists()]
+    paths = [Path(text) for text in named if os.sep in text and os.path.exists(text)]  # unlike Path.exists, no error on a name too long
     return [inner.resolve() for path in paths for inner in (sorted(path.rglob("*")) if path.is_dir() else [path]) if inner.is_file()]
 
 

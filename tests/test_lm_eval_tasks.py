@@ -90,6 +90,22 @@ def test_a_task_file_is_asked_and_scored_as_it_stands(tmp_path: Path) -> None:
     assert {sample.reasoning_language for sample in samples} == {None}
 
 
+def test_a_tasks_own_repeats_give_way_to_samples_per_item(tmp_path: Path) -> None:
+    suite = find_suite(str(write_task(tmp_path, repeats=3)))
+    tokenizer = load_tokenizer(EMBEDDED)
+    samples: list[Sample] = []
+    listener = Listener(lambda _: None, lambda *_: None, samples.append)
+    asked = evaluate(suite.source, samples_per_item=2, temperature=1.0, efforts=["low"])
+    engine = FakeEngine(tokenizer, lambda *_: harmony(None, "2"))
+    run_pass(Ask("base", suite, "test", ("en",), asked), engine, tokenizer, {}, listener)
+    assert sorted((sample.item_id, sample.sample_index) for sample in samples) == [(str(i), index) for i in range(4) for index in (0, 1)]
+
+
+def test_names_of_data_that_are_no_paths_do_no_harm(tmp_path: Path) -> None:
+    path = write_task(tmp_path, dataset_kwargs={"data_files": ["https://nowhere/" + "x" * 5000, "a/\0b"], "number": 3})
+    assert find_suite(str(path)).name == "sums"
+
+
 def test_a_given_folder_stands_in_for_the_hub(tmp_path: Path) -> None:
     path = write_task(tmp_path / "task", dataset_path="nobody/sums", dataset_name="main", dataset_kwargs=None)
     given = tmp_path / "given"

@@ -139,6 +139,7 @@ def test_the_record_says_what_was_trained(trained: Trained) -> None:
         assert record.peak_rss_bytes is not None
         assert record.peak_rss_bytes > 2**28
         assert (record.key, record.shared_run, record.alpha, record.optimizer) == ("k", "shared-4", 16, "AdamW")
+        assert record.languages
         assert record.adapter_bytes == len(trained.weights(record.arm))
         assert record.adapter_sha256 == hashlib.sha256(trained.weights(record.arm)).hexdigest()
     assert short.wall_s is not None
