@@ -261,7 +261,9 @@ def test_an_exception_while_listening_ends_all_children_within_two_seconds(
     used = executor(tmp_path, program + "say(event='pid', pid=os.getpid())\ntime.sleep(60)")
     with pytest.raises(error):
         used.run([job(name) for name in "abc"], on_event)
+    ended = time.monotonic()
     assert all(is_gone(pid, 0.5) for pid in pids)
+    assert time.monotonic() - ended < 0.6
     assert not (tmp_path / "logs" / "c.log").exists()
 
 
