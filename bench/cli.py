@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bench.experiment import Experiment
+    from bench.fabricate import Sizing
     from bench.records import Run, RunVerdict
 
 INTERRUPTED = 130
@@ -155,6 +156,45 @@ def suites() -> None:
         asks = "yes" if suite.asks_reasoning_language else "no"
         table.add_row(name, " ".join(suite.splits), " ".join(suite.languages), asks, suite.revision)
     console.print(table)
+
+
+@app.command()
+def fabricate(
+    shape: Annotated[Literal["gpt-oss-20b", "gpt-oss-120b", "tiny"], typer.Option(help="Whose layers, widths and experts.")],
+    format: Annotated[Literal["bf16", "mxfp4", "bnb-4bit"], typer.Option(help="Layout of the weights.")] = "bf16",
+    out: Annotated[Path | None, typer.Option(help="Folder to write, called as the model is on the hub.")] = None,
+    in_memory: Annotated[
+        bool, typer.Option("--in-memory", help="Write nothing: build the bf16 model, run it, and say what it took.")
+    ] = False,
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="o200k_base.tiktoken; default: EFFORTBENCH_DATA/o200k where it is there, else bytes.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random weights.")] = 3407,
+) -> None:
+    """Make a model of true size with random weights, to size a card and to try a pipeline before downloading anything."""
+    from bench.fabricate import fabricate as write
+    from bench.fabricate import find_vocabulary, size_up
+
+    if in_memory == (out is not None) or (in_memory and format != "bf16"):
+        raise UsageError("give either --out FOLDER, or --in-memory with --format bf16")
+    if out is None:
+        _print_sizing(shape, size_up(shape, seed=seed))
+        return
+    made = write(shape, format, out, seed=seed, vocabulary=vocabulary or find_vocabulary(shape))
+    words = "the true vocabulary" if made.has_true_vocabulary else "text spelled in bytes, for the true vocabulary was not at hand"
+    console.print(
+        f"[bold]{_escape(made.folder)}[/]: {made.weights_bytes / 1e9:.2f} GB of random weights in {made.wall_s:.0f} s, {words}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _print_sizing(shape: str, sizing: Sizing) -> None:
+    peak = "unknown without a GPU" if sizing.peak_vram_bytes is None else f"{sizing.peak_vram_bytes / 2**30:.2f} GiB"
+    weights = f"{sizing.parameters:,} parameters, {sizing.weights_bytes / 2**30:.2f} GiB of weights, built in {sizing.build_s:.1f} s"
+    speed = f"a prompt of 1,024 tokens in {sizing.prefill_s:.2f} s, then {sizing.decode_tokens_per_s:.1f} tokens/s"
+    where = f"{shape} in bf16 on {_escape(sizing.device)}"
+    console.print(f"{where}: {weights}; {speed}; peak VRAM {peak}", soft_wrap=True, highlight=False)
 
 
 @app.command()
