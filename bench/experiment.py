@@ -50,6 +50,10 @@ Effort = Literal["low", "medium", "high"]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Method = Literal["unsloth", "trl"]
+Steps = Count | Annotated[str, StringConstraints(pattern=r"^epoch$|^[1-9][0-9]{0,3}epochs$")]
+"""Optimizer steps, or whole passes over the rows: `epoch`, `2epochs`."""
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Strict(BaseModel):
@@ -86,13 +90,15 @@ class Dataset(Strict):
 
 
 class Finetune(Strict):
-    """How arms are trained: the grid is ranks x steps x seeds, all else is shared."""
+    """How arms are trained: the grid is ranks x steps x seeds (x methods, where several are listed), all else is shared."""
 
-    method: Literal["unsloth"] = "unsloth"
+    method: Method | Annotated[list[Method], Field(min_length=1)] = "unsloth"
+    """`trl` is plain TRL + PEFT, the yardstick: same rows, targets, seed and masking, 16-bit checkpoints alone. A list trains both."""
     dataset: Dataset
     ranks: list[Annotated[int, Field(ge=1, le=1024)]] = Field(default=[8], min_length=1)
-    steps: list[Count] = Field(default=[30], min_length=1)
-    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(default=[3407], min_length=1)
+    steps: list[Steps] = Field(default=[30], min_length=1)
+    """Optimizer steps of each arm; `epoch` and `2epochs` are whole passes over the rows."""
+    seeds: list[Seed] = Field(default=[3407], min_length=1)
     targets: Literal["attention", "attention+experts"] = "attention+experts"
     train_on: list[Literal["analysis", "final"]] = Field(default=["analysis", "final"], min_length=1)
     """Channels whose tokens carry loss."""
@@ -105,16 +111,27 @@ class Finetune(Strict):
     warmup_steps: Annotated[int, Field(ge=0)] = 5
     batch_size: Count = 1
     gradient_accumulation: Count = 4
-    optimizer: Literal["adamw_8bit", "adamw_torch"] = "adamw_8bit"
-    """On a machine without a GPU Unsloth turns adamw_8bit into adamw_torch_fused; the record says what ran."""
+    optimizer: Literal["adamw_8bit", "adamw_torch", "adafactor"] = "adamw_8bit"
+    """On a machine without a GPU adamw_8bit becomes adamw_torch_fused; the record says what ran."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     max_length: Count = 1024
     """Tokens of one training row; longer rows are cut, and rows left without a token that carries loss are dropped and counted."""
-    gradient_checkpointing: bool = True
+    gradient_checkpointing: bool | Literal["unsloth"] = "unsloth"
+    """`unsloth` offloads to host memory, and is plain in rows below 512 tokens and under method trl; true is plain, false is off."""
+    checkpoint_steps: Count | None = 50
+    """After so many steps all that an interrupted run needs to go on is written; null writes nothing. It changes no adapter."""
     held_out_rows: Annotated[int, Field(ge=0)] = 32
     """Rows kept from training to measure held-out loss on."""
 
-    _values_differ = field_validator("ranks", "steps", "seeds", "train_on")(_distinct)
+    _values_differ = field_validator("method", "ranks", "steps", "seeds", "train_on")(_distinct)
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _is_method(cls, method: Any) -> Any:
+        strange = [name for name in (method if isinstance(method, list) else [method]) if name not in get_args(Method)]
+        if strange:
+            raise ValueError(f"expected 'unsloth', 'trl' or a list of both; found {_show(strange[0])}")
+        return method
 
     @field_validator("alpha", mode="before")
     @classmethod
@@ -126,15 +143,26 @@ class Finetune(Strict):
 
     @model_validator(mode="after")
     def _is_small(self) -> Finetune:
-        arms = len(self.ranks) * len(self.steps) * len(self.seeds)
+        arms = len(self.methods) * len(self.ranks) * len(self.steps) * len(self.seeds)
         if arms > MOST_ARMS:
             raise ValueError(f"ranks x steps x seeds are {arms:,} arms, at most {MOST_ARMS:,} can be run: shorten the lists")
         return self
 
     @property
+    def methods(self) -> list[Method]:
+        """The trainers that the grid is trained with."""
+        return self.method if isinstance(self.method, list) else [self.method]
+
+    @property
     def schedule_needs_last_step(self) -> bool:
         """Whether the learning rate at a step depends on how many steps there will be."""
         return self.schedule != "constant_with_warmup"
+
+    def count_steps(self, steps: int | str, rows: int) -> int:
+        """Optimizer steps: as they stand, or as many as so many passes over `rows` rows take."""
+        if isinstance(steps, int):
+            return steps
+        return int(steps.removesuffix("s").removesuffix("epoch") or 1) * -(-rows // (self.batch_size * self.gradient_accumulation))
 
     def lora_alpha(self, rank: int) -> float:
         """Alpha of an arm; under `rslora` the scale is alpha / sqrt(rank) and alpha stays 16."""
@@ -250,8 +278,9 @@ class Arm(Strict):
     name: str
     kind: Literal["base", "trained", "finished"]
     rank: int | None = None
-    steps: int | None = None
+    steps: Steps | None = None
     seed: int | None = None
+    method: Method | None = None
     adapter: Path | None = None
     """Folder of a finished adapter; a trained arm's is in its run folder."""
 
@@ -273,6 +302,11 @@ class Experiment(Strict):
         names = [arm.name for arm in self.arms()]
         if len(set(names)) != len(names):
             raise ValueError(f"arm names must differ, found {', '.join(names)}")
+        if self.finetune and "trl" in self.finetune.methods and self.model.load_in_4bit:
+            raise ValueError(
+                "method trl needs model.load_in_4bit: false: bitsandbytes leaves gpt-oss's experts in 16 bits, so plain TRL has no equal "
+                "of Unsloth's 4-bit training"
+            )
         gates = [gate.name for gate in self.gates]
         if len(set(gates)) != len(gates):
             raise ValueError(f"gate names must differ, found {', '.join(gates)}")
@@ -294,13 +328,15 @@ class Experiment(Strict):
         return self
 
     def arms(self) -> list[Arm]:
-        """Base first, then the grid by rank, steps and seed, then finished adapters."""
+        """Base first, then the grid by rank, steps, seed and method, then finished adapters."""
         arms = [Arm(name="base", kind="base")]
         if self.finetune:
-            grid = itertools.product(self.finetune.ranks, self.finetune.steps, self.finetune.seeds)
-            for rank, steps, seed in grid:
-                suffix = f"-seed{seed}" if len(self.finetune.seeds) > 1 else ""
-                arms.append(Arm(name=f"r{rank}-s{steps}{suffix}", kind="trained", rank=rank, steps=steps, seed=seed))
+            grid = itertools.product(self.finetune.ranks, self.finetune.steps, self.finetune.seeds, self.finetune.methods)
+            for rank, steps, seed, method in grid:
+                name = f"r{rank}-s{steps}" if isinstance(steps, int) else f"r{rank}-{steps}"
+                name += f"-seed{seed}" if len(self.finetune.seeds) > 1 else ""
+                name += f"-{method}" if len(self.finetune.methods) > 1 else ""
+                arms.append(Arm(name=name, kind="trained", rank=rank, steps=steps, seed=seed, method=method))
         arms += [Arm(name=adapter.name, kind="finished", adapter=adapter.path) for adapter in self.adapters]
         return arms
 

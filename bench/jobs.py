@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from bench.experiment import Experiment
+from bench.experiment import Experiment, Method, Steps
 
 Event = dict[str, Any]
-"""`event` names it: plan, prompt, sample, phase, step, trained, failed, done."""
+"""`event` names it: plan, prompt, sample, phase, step, training_phase, trained, failed, done."""
 
 
 class _Job(BaseModel):
@@ -29,7 +29,8 @@ class Stop(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     arm: str
-    steps: int
+    steps: Steps
+    """Optimizer steps, or passes over the rows, which the trainer counts once it knows the rows."""
     adapter: Path
     key: str
 
@@ -38,10 +39,14 @@ class TrainJob(_Job):
     """Train one rank and seed to its longest arm, saving every arm on the way."""
 
     kind: Literal["train"] = "train"
+    method: Method = "unsloth"
     rank: int
     seed: int
     stops: tuple[Stop, ...]
-    """In step order."""
+    checkpoints: Path
+    """Folder of what an interrupted run is gone on from; removed when the run is done."""
+    key: str = ""
+    """Hash of all that decides a step of this run, whatever its stops; a checkpoint of another key is thrown away."""
 
 
 class PassSpec(BaseModel):

@@ -1,4 +1,4 @@
-"""What a block of work cost: wall time, peak memory on the device, peak resident memory of the process, and where it ran.
+"""What a block of work cost: wall time, memory on the device and of the process, energy; and where it ran.
 
 Readings are None until the block has ended well, and where the machine cannot tell: a failed block has no cost.
 """
@@ -12,12 +12,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from bench.records import Environment
 
@@ -38,24 +39,96 @@ class Reading:
     peak_reserved_bytes: int | None = None
     peak_rss_bytes: int | None = None
     """Highest resident memory of this process seen during the block, sampled every 50 ms."""
+    peak_process_bytes: int | None = None
+    """Highest device memory of this process that NVML saw: context and allocations of all libraries. None where NVML cannot tell."""
+    peak_device_bytes: int | None = None
+    """Highest memory in use on the device that NVML saw, other processes included."""
+    energy_j: float | None = None
+    """Energy that the device took, other processes' work included, by NVML's counter."""
 
 
-class _ResidentPeak(threading.Thread):
-    """Samples resident memory: getrusage's own peak cannot be reset between blocks."""
+class _Sampler(threading.Thread):
+    """Samples what has no peak that could be reset: resident memory, and what NVML sees."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: _Device | None) -> None:
         super().__init__(daemon=True)
-        self.peak_bytes = resident_bytes()
+        self.device = device
+        self.rss_bytes = resident_bytes()
+        self.process_bytes: int | None = None
+        self.device_bytes: int | None = None
         self._ended = threading.Event()
+        self._look()
 
     def run(self) -> None:
         while not self._ended.wait(SAMPLING_INTERVAL_S):
-            self.peak_bytes = max(self.peak_bytes, resident_bytes())
+            self._look()
 
-    def end(self) -> int:
+    def end(self) -> None:
         self._ended.set()
         self.join()
-        return max(self.peak_bytes, resident_bytes())
+        self._look()
+
+    def _look(self) -> None:
+        self.rss_bytes = max(self.rss_bytes, resident_bytes())
+        if self.device is not None:
+            self.process_bytes = _larger(self.process_bytes, self.device.process_bytes())
+            self.device_bytes = _larger(self.device_bytes, self.device.used_bytes())
+
+
+def _larger(first: int | None, second: int | None) -> int | None:
+    known = [value for value in (first, second) if value is not None]
+    return max(known) if known else None
+
+
+class _Device:
+    """One GPU as NVML sees it; every reading is None where the driver does not give it."""
+
+    def __init__(self, handle: Any):
+        self._handle = handle
+
+    @classmethod
+    def current(cls) -> _Device | None:
+        """Torch's current device; None without a GPU, or where NVML does not know it."""
+        import torch
+
+        if not torch.cuda.is_available():
+            return None
+        import pynvml
+
+        uuid = getattr(torch.cuda.get_device_properties(torch.cuda.current_device()), "uuid", None)
+        try:
+            pynvml.nvmlInit()
+            return cls(pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}"))
+        except pynvml.NVMLError:
+            return None
+
+    def process_bytes(self) -> int | None:
+        """None too inside a container with process ids of its own."""
+        import pynvml
+
+        running = self._ask(pynvml.nvmlDeviceGetComputeRunningProcesses) or []
+        own = [process.usedGpuMemory for process in running if process.pid == os.getpid() and process.usedGpuMemory is not None]
+        return sum(own) if own else None
+
+    def used_bytes(self) -> int | None:
+        import pynvml
+
+        memory = self._ask(pynvml.nvmlDeviceGetMemoryInfo)
+        return None if memory is None else int(memory.used)
+
+    def energy_j(self) -> float | None:
+        import pynvml
+
+        counted_mj = self._ask(pynvml.nvmlDeviceGetTotalEnergyConsumption)
+        return None if counted_mj is None else counted_mj / 1000
+
+    def _ask(self, question: Callable[[Any], Any]) -> Any:
+        import pynvml
+
+        try:
+            return question(self._handle)
+        except pynvml.NVMLError:
+            return None
 
 
 def resident_bytes() -> int:
@@ -67,29 +140,63 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+class Meter:
+    """Measures from its making to `stop`, for blocks that are no `with`; synchronizes the device at both ends."""
+
+    def __init__(self) -> None:
+        self._on_gpu = _synchronize()
+        if self._on_gpu:
+            import torch
+
+            torch.cuda.reset_peak_memory_stats()
+        self._device = _Device.current()
+        self._energy_j = self._device.energy_j() if self._device else None
+        self._sampler = _Sampler(self._device)
+        self._sampler.start()
+        self._started = time.perf_counter()
+
+    def stop(self, *, failed: bool = False) -> Reading:
+        """The block's cost; of a failed one the peaks it reached, without time and energy."""
+        reading = Reading()
+        if not failed:
+            _synchronize()
+            reading.wall_s = time.perf_counter() - self._started
+            energy_j = self._device.energy_j() if self._device else None
+            reading.energy_j = energy_j - self._energy_j if energy_j is not None and self._energy_j is not None else None
+        self._sampler.end()
+        reading.peak_vram_bytes, reading.peak_reserved_bytes = _torch_peaks() if self._on_gpu else (None, None)
+        reading.peak_rss_bytes = self._sampler.rss_bytes
+        reading.peak_process_bytes, reading.peak_device_bytes = self._sampler.process_bytes, self._sampler.device_bytes
+        return reading
+
+
+def _synchronize() -> bool:
+    """Wait for the device's queued work; whether there is a device."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return False
+    torch.cuda.synchronize()
+    return True
+
+
+def _torch_peaks() -> tuple[int, int]:
+    import torch
+
+    return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+
+
 @contextmanager
 def metered() -> Iterator[Reading]:
     """Measure one block; synchronizes the device before and after, so that the block's own work is counted and no other's."""
-    import torch
-
-    on_gpu = torch.cuda.is_available()
-    if on_gpu:
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
     reading = Reading()
-    resident = _ResidentPeak()
-    resident.start()
-    started = time.perf_counter()
+    meter = Meter()
     try:
         yield reading
-        if on_gpu:
-            torch.cuda.synchronize()
-            reading.peak_vram_bytes = torch.cuda.max_memory_allocated()
-            reading.peak_reserved_bytes = torch.cuda.max_memory_reserved()
-        reading.wall_s = time.perf_counter() - started
-    finally:
-        peak_bytes = resident.end()
-    reading.peak_rss_bytes = peak_bytes
+    except BaseException:
+        meter.stop(failed=True)
+        raise
+    vars(reading).update(vars(meter.stop()))
 
 
 def read_environment(source: Path) -> Environment:

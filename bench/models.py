@@ -10,6 +10,8 @@ import hashlib
 import json
 import os
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +138,8 @@ def _attach(model: Any, adapter: Path) -> Any:
     return adapted
 
 
-def load_checked(folder: Path, dtype: str) -> Any:
-    """Transformers' causal model of the folder on the CPU, every weight from the checkpoint."""
+def load_checked(folder: Path, dtype: str, device: str = "cpu") -> Any:
+    """Transformers' causal model of the folder, every weight from the checkpoint."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -149,6 +151,7 @@ def load_checked(folder: Path, dtype: str) -> Any:
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **({} if device == "cpu" else {"device_map": {"": 0}}),
         )
     except Exception as error:  # transformers, safetensors and the config's own checks each raise their own kinds
         raise ModelError(f"{folder} could not be loaded: {_one_line(error)}") from error
@@ -156,15 +159,64 @@ def load_checked(folder: Path, dtype: str) -> Any:
     return loaded
 
 
-def refuse_random_weights(folder: Path, report: Any) -> None:
+LOADING_FAULTS = ("missing_keys", "mismatched_keys", "unexpected_keys")
+
+
+def refuse_random_weights(folder: Path, report: Any, kinds: Sequence[str] = LOADING_FAULTS) -> None:
     """Raise ModelError where a loading report shows weights that the checkpoint did not fill."""
-    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+    for kind in kinds:
         keys = sorted(map(str, _report_keys(report, kind)))
         if keys:
             raise ModelError(
                 f"{folder}: {len(keys)} {kind.replace('_', ' ')} on loading ({', '.join(keys[:3])}, ...): the model would run "
                 "with randomly initialised weights. Is the checkpoint's layout one that this device can load?"
             )
+
+
+@contextmanager
+def watch_loading(folder: Path) -> Iterator[dict[str, int]]:
+    """Hear what transformers reports of every load inside the block, for loaders that keep the report to themselves, as Unsloth does.
+
+    Yields how many `missing`, `unexpected` and `mismatched` keys there were, filled when the block ends. Raises ModelError where weights
+    were left random, or where nothing was heard: then nobody can tell.
+    """
+    from transformers import PreTrainedModel
+
+    reports: list[Any] = []
+    original = PreTrainedModel.__dict__["from_pretrained"]
+
+    def listening(cls: Any, /, *arguments: Any, output_loading_info: bool = False, **options: Any) -> Any:
+        model, report = original.__func__(cls, *arguments, output_loading_info=True, **options)
+        reports.append(report)
+        return (model, report) if output_loading_info else model
+
+    PreTrainedModel.from_pretrained = classmethod(listening)
+    counts: dict[str, int] = {}
+    try:
+        yield counts
+    finally:
+        PreTrainedModel.from_pretrained = original
+    if not reports:
+        raise ModelError(f"{folder}: the loader did not tell which keys it found, so its weights could be random")
+    for report in reports:
+        refuse_random_weights(folder, report, kinds=("missing_keys", "mismatched_keys"))
+    for kind in ("missing", "unexpected", "mismatched"):
+        counts[kind] = sum(len(_report_keys(report, f"{kind}_keys")) for report in reports)
+
+
+def expert_layout(model: Any) -> str | None:
+    """How the experts lie in memory: nf4-per-expert, nf4-fused, mxfp4-packed, or their dtype; None where there are no experts."""
+    for name, parameter in model.named_parameters():
+        if ".experts." not in name or "bias" in name or "lora_" in name:
+            continue
+        kind = type(parameter).__name__
+        if kind == "Params4bit":
+            is_numbered = any(part.isdigit() for part in name.rpartition(".experts.")[2].split("."))
+            return "nf4-per-expert" if is_numbered else "nf4-fused"
+        if "blocks" in name or "scales" in name or str(parameter.dtype) == "torch.uint8":
+            return "mxfp4-packed"
+        return str(parameter.dtype).removeprefix("torch.")
+    return None
 
 
 def _report_keys(report: Any, kind: str) -> Any:
@@ -175,9 +227,10 @@ def _load_four_bit(folder: Path, model: Model, adapter: Path | None) -> Any:
     # unsloth patches transformers on import, so it must come first in this process
     from unsloth import FastLanguageModel
 
-    loaded, _ = FastLanguageModel.from_pretrained(
-        model_name=str(folder), max_seq_length=4096, dtype=None, load_in_4bit=True, local_files_only=True
-    )
+    with watch_loading(folder):
+        loaded, _ = FastLanguageModel.from_pretrained(
+            model_name=str(folder), max_seq_length=4096, dtype=None, load_in_4bit=True, local_files_only=True
+        )
     if adapter is not None:
         loaded = _attach(loaded, adapter)
     FastLanguageModel.for_inference(loaded)

@@ -111,6 +111,36 @@ class LossPoint(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingPhase(Record):
+    """What one phase of a training run cost; None where the machine cannot tell, and in a phase that failed."""
+
+    name: Literal["load", "lora", "first_step", "steady", "save"]
+    """`first_step` holds compilation; `steady` all later steps; `save` the adapters' writing, without held-out loss and checkpoints."""
+    wall_s: float | None
+    steps: int = 0
+    """Optimizer steps in it."""
+    tokens: int | None = None
+    """Input tokens of those steps, without padding. None outside of steps."""
+    median_step_s: float | None = None
+    """Median seconds of its optimizer steps."""
+    peak_vram_bytes: int | None = None
+    """Peak allocated by torch, reset when the phase began."""
+    peak_reserved_bytes: int | None = None
+    peak_process_bytes: int | None = None
+    """Device memory of the process by NVML."""
+    peak_device_bytes: int | None = None
+    """Memory in use on the device by NVML, other processes included."""
+    peak_rss_bytes: int | None = None
+    energy_j: float | None = None
+    """Energy of the device by NVML's counter."""
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Input tokens a second."""
+        return self.tokens / self.wall_s if self.tokens is not None and self.wall_s else None
+
+
+@dataclass(frozen=True, slots=True)
 class Training(Record):
     """How one arm was trained; stands in training/<arm>.json."""
 
@@ -151,6 +181,16 @@ class Training(Record):
     """Name of the longest arm of the same training run, where one run served several step counts."""
     languages: list[str] = field(default_factory=list)
     """Values of `reasoning_language` among the rows trained on, sorted; empty where the rows name none."""
+    phases: list[dict[str, Any]] = field(default_factory=list)
+    """TrainingPhase objects up to this arm's last step, each phase once, with `tokens_per_s`."""
+    layout: str | None = None
+    """How the base's experts lie in memory: float32, bfloat16, float16, mxfp4-packed, nf4-fused or nf4-per-expert."""
+    load_report: dict[str, int] = field(default_factory=dict)
+    """How many missing, unexpected and mismatched keys the base's loading reported."""
+    gradient_checkpointing: str | None = None
+    """`unsloth`, `plain` or `off`: what was asked of the trainer."""
+    resumed_from: int | None = None
+    """Step of the checkpoint that an interrupted training went on from."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ from bench.executors import Failure, LocalExecutor
 from bench.experiment import Arm, Confirm, Experiment, Gate, Select, load_experiment
 from bench.jobs import EvaluateJob, Event, Job, PassSpec, Stop, TrainJob
 from bench.models import check_adapter, find_model, fingerprint, load_tokenizer
-from bench.records import Baseline, CellId, CellRecord, Phase, Run, RunVerdict, Sample, Training, Verdict
+from bench.phases import largest, merge_phases, phase_records
+from bench.records import Baseline, CellId, CellRecord, Phase, Run, RunVerdict, Sample, Training, TrainingPhase, Verdict
 from bench.store import RunFolder, cell_file, load_run, read_samples, slug
 
 RUNS = Path("reports") / "runs"
@@ -228,23 +229,79 @@ def _train(conductor: _Conductor) -> None:
     jobs = [job for job in _training_jobs(conductor) if job.stops]
     if not jobs:
         return
-    conductor.progress.begin("Training", sum(job.stops[-1].steps for job in jobs))
-    trained = 0
+    finetune = conductor.plan.experiment.finetune
+    assert finetune is not None
+    rows = len(conductor.plan.training_rows) - finetune.held_out_rows
+    conductor.progress.begin("Training", sum(max(finetune.count_steps(stop.steps, rows) for stop in job.stops) for job in jobs))
+    records = {job.name: _Unfinished(conductor, job) for job in jobs}
 
     def on_event(job: Job, event: Event) -> None:
-        nonlocal trained
         if event["event"] == "step":
             conductor.progress.advance()
+            records[job.name].losses.append({name: event[name] for name in ("step", "loss", "learning_rate")})
+        elif event["event"] == "training_phase":
+            records[job.name].add_phase(TrainingPhase.from_dict(event["phase"]))
         elif event["event"] == "trained":
-            trained += 1
-            conductor.folder.save_training(Training.from_dict(event["training"]))
+            records[job.name].end(Training.from_dict(event["training"]))
 
     failures = conductor.executor.run(jobs, on_event)
     for job in jobs:
         if job.name in failures:
-            for stop in job.stops:
-                _record_failed_training(conductor, job, stop, failures[job.name].reason)
+            for arm in records[job.name].fail(failures[job.name].reason):
+                _fail(conductor, arm, f"training: {failures[job.name].reason}")
+    trained = sum(len(record.trained) for record in records.values())
     conductor.progress.end(f"{trained} arms trained in {len(jobs)} runs")
+
+
+class _Unfinished:
+    """A training run as far as it is known: arms without an end have a record that says so, and what their run has cost until then."""
+
+    def __init__(self, conductor: _Conductor, job: TrainJob):
+        self.folder, self.job = conductor.folder, job
+        self.losses: list[dict[str, float]] = []
+        self.phases: list[TrainingPhase] = []
+        self.trained: set[str] = set()
+
+    def add_phase(self, phase: TrainingPhase) -> None:
+        self.phases.append(phase)
+        self.fail("training has not ended")
+
+    def end(self, training: Training) -> None:
+        self.trained.add(training.arm)
+        self.folder.save_training(training)
+
+    def fail(self, reason: str) -> list[str]:
+        """Record the arms that have no end yet as failed; returns their names."""
+        left = [stop for stop in self.job.stops if stop.arm not in self.trained]
+        for stop in left:
+            self.folder.save_training(unfinished_training(self.job, stop, reason, self.phases, self.losses))
+        return [stop.arm for stop in left]
+
+
+def unfinished_training(
+    job: TrainJob, stop: Stop, reason: str, phases: Sequence[TrainingPhase], losses: Sequence[dict[str, float]]
+) -> Training:
+    """Record of an arm whose training did not reach its last step, with the peaks that were reached."""
+    finetune = job.experiment.finetune
+    assert finetune is not None
+    whole = merge_phases(phases)
+    return Training(
+        arm=stop.arm,
+        status="failed",
+        reason=reason,
+        rank=job.rank,
+        steps=stop.steps if isinstance(stop.steps, int) else len(losses),
+        seed=job.seed,
+        alpha=finetune.lora_alpha(job.rank),
+        method=job.method,
+        trainable_parameters=None,
+        losses=list(losses),
+        peak_vram_bytes=largest(phase.peak_vram_bytes for phase in whole),
+        peak_reserved_bytes=largest(phase.peak_reserved_bytes for phase in whole),
+        peak_rss_bytes=largest(phase.peak_rss_bytes for phase in whole),
+        phases=phase_records(whole),
+        key=stop.key,
+    )
 
 
 def _training_jobs(conductor: _Conductor) -> list[TrainJob]:
@@ -260,44 +317,27 @@ def _training_jobs(conductor: _Conductor) -> list[TrainJob]:
     }
     runs: dict[tuple[Any, ...], list[Stop]] = {}
     for arm in plan.experiment.arms():
-        if arm.rank is None or arm.steps is None or arm.seed is None:
+        if arm.rank is None or arm.steps is None or arm.seed is None or arm.method is None:
             continue
-        key = recipe_key(finetune, arm.rank, arm.steps, arm.seed, model, plan.training_rows)
-        run = (arm.rank, arm.seed, arm.steps if finetune.schedule_needs_last_step else None)
+        key = recipe_key(finetune, arm.rank, arm.steps, arm.seed, model, plan.training_rows, arm.method)
+        run = (arm.method, arm.rank, arm.seed, arm.steps if finetune.schedule_needs_last_step else None)
         stops = runs.setdefault(run, [])
         if conductor.folder.find_training(arm.name, key) is None:
             stops.append(Stop(arm=arm.name, steps=arm.steps, adapter=conductor.folder.adapter(arm.name), key=key))
     return [
         TrainJob(
-            name=f"train-{'-'.join(str(part) for part in run if part is not None)}",
+            name=(name := f"train-{'-'.join(str(part) for part in run if part is not None)}"),
             experiment=plan.experiment,
             base=plan.base,
-            rank=run[0],
-            seed=run[1],
-            stops=tuple(sorted(stops, key=lambda stop: stop.steps)),
+            method=run[0],
+            rank=run[1],
+            seed=run[2],
+            stops=tuple(stops),
+            checkpoints=conductor.folder.checkpoints(name),
+            key=recipe_key(finetune, run[1], run[3], run[2], model, plan.training_rows, run[0]),
         )
         for run, stops in runs.items()
     ]
-
-
-def _record_failed_training(conductor: _Conductor, job: TrainJob, stop: Stop, reason: str) -> None:
-    finetune = conductor.plan.experiment.finetune
-    assert finetune is not None
-    conductor.folder.save_training(
-        Training(
-            arm=stop.arm,
-            status="failed",
-            reason=reason,
-            rank=job.rank,
-            steps=stop.steps,
-            seed=job.seed,
-            alpha=finetune.lora_alpha(job.rank),
-            method=finetune.method,
-            trainable_parameters=None,
-            key=stop.key,
-        )
-    )
-    _fail(conductor, stop.arm, f"training: {reason}")
 
 
 # --- evaluation

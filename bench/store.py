@@ -260,6 +260,10 @@ class RunFolder:
         """Where a trained arm's adapter lies."""
         return self.path / "adapters" / slug(arm)
 
+    def checkpoints(self, run: str) -> Path:
+        """Where a training run keeps what it can be gone on from."""
+        return self.path / "checkpoints" / slug(run)
+
     def save_verdict(self, verdict: RunVerdict) -> None:
         """Write verdict.json."""
         write_verdict(self.path, verdict)

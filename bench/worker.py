@@ -61,15 +61,19 @@ def _take_stdout() -> TextIO:
 
 
 def run_training(job: TrainJob, emit: Emit) -> None:
-    """Train, telling every step, and every arm's record at the end."""
-    import unsloth  # noqa: F401  # patches torch's users on import, so it must come first in this process
+    """Train, telling every step, what each phase cost, and every arm's record as soon as it is saved."""
+    if job.method == "unsloth":
+        import unsloth  # noqa: F401  # patches torch's users on import, so it must come first in this process
 
-    from bench.finetune.train import train
+    from bench.finetune.train import Listener, train
 
     _one_thread_on_cpu()
-    trainings = train(job, lambda step, loss: emit({"event": "step", "step": step, "loss": loss}))
-    for training in trainings:
-        emit({"event": "trained", "training": dataclasses.asdict(training)})
+    listener = Listener(
+        on_step=lambda point: emit({"event": "step", **dataclasses.asdict(point)}),
+        on_phase=lambda phase: emit({"event": "training_phase", "phase": dataclasses.asdict(phase)}),
+        on_trained=lambda training: emit({"event": "trained", "training": dataclasses.asdict(training)}),
+    )
+    train(job, listener)
 
 
 def run_evaluation(job: EvaluateJob, emit: Emit) -> None:

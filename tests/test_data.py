@@ -238,13 +238,18 @@ def key(finetune: dict[str, Any] | None = None, **changes: Any) -> str:
         {"finetune": {"alpha": "2r"}},
         {"finetune": {"held_out_rows": 1}},
         {"finetune": {"optimizer": "adamw_torch"}},
+        {"method": "trl"},
+        {"steps": None},
+        {"steps": "epoch"},
     ],
 )
 def test_whatever_decides_an_adapter_changes_its_key(other: dict[str, Any]) -> None:
     assert key(**other) != key()
 
 
-@pytest.mark.parametrize("other", [{"ranks": [8, 16]}, {"steps": [1]}, {"seeds": [9]}, {"dataset": {"id": "y"}}, {"alpha": 16}])
+@pytest.mark.parametrize(
+    "other", [{"ranks": [8, 16]}, {"steps": [1]}, {"seeds": [9]}, {"dataset": {"id": "y"}}, {"alpha": 16}, {"checkpoint_steps": 7}]
+)
 def test_the_rest_of_the_grid_and_the_datasets_name_do_not_change_it(other: dict[str, Any]) -> None:
     assert key(finetune=other) == key()
 

@@ -8,7 +8,21 @@ from typing import Any
 
 import pytest
 
-from bench.finetune.lora import ANALYSIS, FINAL, RESPONSE, USER, expected_parameters, markers, supervised_tokens, trainable_parameters
+from bench.finetune.lora import (
+    ANALYSIS,
+    ATTENTION,
+    EXPERT_LINEARS,
+    EXPERT_PARAMETERS,
+    FINAL,
+    RESPONSE,
+    USER,
+    expected_parameters,
+    markers,
+    mask,
+    supervised_tokens,
+    targets,
+    trainable_parameters,
+)
 from bench.harmony import CHANNELS, find_specials
 from bench.models import EMBEDDED, load_tokenizer
 
@@ -100,3 +114,29 @@ def test_tokens_without_loss_are_not_counted() -> None:
 def test_headers_and_the_prompt_are_format() -> None:
     before, after = THINKS.split("2 + 2 = 4")
     assert set(count([(before, True), ("2 + 2 = 4", False), (after, True)])) == {"format"}
+
+
+@pytest.mark.parametrize(
+    ("train_on", "supervised"),
+    [
+        (["analysis"], "2 + 2 = 4<|end|>"),
+        (["final"], "The answer is 4.<|return|>"),
+        (["analysis", "final"], "<|channel|>analysis<|message|>2 + 2 = 4<|end|><|channel|>final<|message|>The answer is 4.<|return|>"),
+    ],
+)
+def test_the_mask_leaves_the_trained_channels(train_on: list[str], supervised: str) -> None:
+    found = mask(ids(THINKS + ANSWERS), ids(markers(train_on).response_part), find_specials(tokenizer()).start)
+    assert [label for label in found if label != -100] == ids(supervised)
+    assert len(found) == len(ids(THINKS + ANSWERS))
+
+
+def test_a_text_without_the_marker_carries_no_loss() -> None:
+    assert set(mask(ids("<|start|>user<|message|>2+2?<|end|>"), ids(RESPONSE), find_specials(tokenizer()).start)) == {-100}
+    assert mask([], ids(RESPONSE), 0) == []
+
+
+def test_targets_follow_the_layout() -> None:
+    fused, apart = ["model.layers.0.mlp.experts.gate_up_proj"], ["model.layers.0.mlp.experts.gate_up_projs.0.weight"]
+    assert targets("attention", fused) == targets("attention", apart) == (ATTENTION, None)
+    assert targets("attention+experts", fused) == (ATTENTION, EXPERT_PARAMETERS)
+    assert targets("attention+experts", apart) == (ATTENTION + EXPERT_LINEARS, None)

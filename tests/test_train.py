@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,18 +14,21 @@ import pytest
 
 from bench.catalog import SUITES
 from bench.executors import LocalExecutor
-from bench.experiment import Experiment, parse_experiment
+from bench.experiment import Experiment, Method, parse_experiment
 from bench.finetune import data
 from bench.finetune.lora import RESPONSE, expected_parameters
 from bench.jobs import Event, Job, Stop, TrainJob
 from bench.models import EMBEDDED, load_checked, load_tokenizer
 from bench.records import Training
 
+DEVICE_READINGS = ("peak_vram_bytes", "peak_reserved_bytes", "peak_process_bytes", "peak_device_bytes", "energy_j")
 pytestmark = pytest.mark.slow
 
 ROWS = 28
 HELD_OUT = 4
 RANK = 4
+WITHOUT_UNSLOTH = (sys.executable, "-c", "import sys; sys.modules['unsloth'] = None; from bench.worker import main; main()")
+"""A worker in which importing unsloth fails."""
 
 
 def experiment(rows: Path, **finetune: Any) -> Experiment:
@@ -51,7 +56,7 @@ def experiment(rows: Path, **finetune: Any) -> Experiment:
 
 
 class Trained:
-    """What four training runs left: records and steps by run, adapters by arm."""
+    """What the training runs left: records and steps by run, adapters by arm."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -64,17 +69,36 @@ class Trained:
             self.job("experts", (2,), targets="attention+experts", train_on=["final"]),
             self.job("thoughts", (1,), train_on=["analysis"]),
         ]
+        plain = [
+            self.job("plain", (2, 4), "trl"),
+            self.job("plain-experts", (2,), "trl", targets="attention+experts", train_on=["final"]),
+            self.job("plain-thoughts", (1,), "trl", train_on=["analysis"]),
+        ]
         self.trainings: dict[str, Training] = {}
-        self.steps: dict[str, list[int]] = {job.name: [] for job in jobs}
+        self.steps: dict[str, list[int]] = {job.name: [] for job in jobs + plain}
+        self.phases: dict[str, list[str]] = {job.name: [] for job in jobs + plain}
         self.failures = LocalExecutor(2, folder / "logs").run(jobs, self.hear)
+        self.failures |= LocalExecutor(2, folder / "logs", command=WITHOUT_UNSLOTH).run(plain, self.hear)
 
-    def job(self, name: str, steps: tuple[int, ...], **finetune: Any) -> TrainJob:
+    def job(self, name: str, steps: tuple[int | str, ...], method: Method = "unsloth", **finetune: Any) -> TrainJob:
         stops = tuple(Stop(arm=f"{name}-{step}", steps=step, adapter=self.adapter(f"{name}-{step}"), key="k") for step in steps)
-        return TrainJob(name=name, experiment=experiment(self.rows, **finetune), base=EMBEDDED, rank=RANK, seed=11, stops=stops)
+        return TrainJob(
+            name=name,
+            experiment=experiment(self.rows, **finetune),
+            base=EMBEDDED,
+            method=method,
+            rank=RANK,
+            seed=11,
+            stops=stops,
+            checkpoints=self.folder / "checkpoints" / name,
+            key=name,
+        )
 
     def hear(self, job: Job, event: Event) -> None:
         if event["event"] == "step":
             self.steps[job.name].append(event["step"])
+        elif event["event"] == "training_phase":
+            self.phases.setdefault(job.name, []).append(event["phase"]["name"])
         elif event["event"] == "trained":
             self.trainings[event["training"]["arm"]] = Training.from_dict(event["training"])
 
@@ -186,3 +210,71 @@ def test_no_token_of_another_channel_is_supervised(trained: Trained) -> None:
 
 def test_both_channels_are_supervised_and_each_row_ends_once(trained: Trained) -> None:
     assert trained.trainings["shared-4"].supervised_tokens == supervised(trained.rows, {"analysis", "final"})
+
+
+# --- what a run cost
+
+
+@pytest.mark.parametrize("arm", ["shared-4", "plain-4"])
+def test_every_phase_has_its_cost(arm: str, trained: Trained) -> None:
+    phases = {phase["name"]: phase for phase in trained.trainings[arm].phases}
+    assert list(phases) == ["load", "lora", "first_step", "steady", "save"]
+    assert [phase["steps"] for phase in phases.values()] == [0, 0, 1, 3, 0]
+    for phase in phases.values():
+        assert phase["wall_s"] > 0
+        assert phase["peak_rss_bytes"] > 2**28
+        assert {phase[name] for name in DEVICE_READINGS} == {None}
+    for name in ("first_step", "steady"):
+        assert phases[name]["tokens_per_s"] == phases[name]["tokens"] / phases[name]["wall_s"]
+        assert 0 < phases[name]["median_step_s"] <= phases[name]["wall_s"]
+    assert phases["load"]["tokens"] is phases["save"]["tokens_per_s"] is None
+
+
+def test_tokens_of_the_steps_are_those_of_the_rows_they_saw(trained: Trained) -> None:
+    """Twelve steps of two rows are one pass over the 24 rows; four are a third of it, the same for both trainers."""
+    tokenizer = load_tokenizer(EMBEDDED)
+    lessons, _ = data.split_rows([json.loads(line) for line in trained.rows.read_text(encoding="utf-8").splitlines()], HELD_OUT)
+    whole = sum(len(tokenizer(text)["input_ids"]) for text in data.texts(lessons, tokenizer, "mixed"))
+    seen = [sum(phase["tokens"] or 0 for phase in trained.trainings[arm].phases) for arm in ("shared-4", "plain-4")]
+    assert seen[0] == seen[1]
+    assert 0.25 * whole < seen[0] < 0.42 * whole
+
+
+def test_phases_are_told_as_they_end(trained: Trained) -> None:
+    assert trained.phases["shared"] == ["load", "lora", "first_step", "steady", "save", "steady", "save"]
+
+
+def test_no_checkpoint_outlives_a_finished_run(trained: Trained) -> None:
+    assert not list((trained.folder / "checkpoints").glob("*"))
+
+
+# --- the yardstick
+
+
+@pytest.mark.parametrize(("ours", "plain"), [("shared-4", "plain-4"), ("experts-2", "plain-experts-2"), ("thoughts-1", "plain-thoughts-1")])
+def test_plain_trl_does_the_same_work(ours: str, plain: str, trained: Trained) -> None:
+    """Same seed, rows, mask and targets: losses within 1e-6 (1.2e-7 was seen), in a process that cannot import unsloth."""
+    one, other = trained.trainings[ours], trained.trainings[plain]
+    assert (one.method, other.method) == ("unsloth", "trl")
+    assert other.trainable_by_kind == one.trainable_by_kind
+    assert other.supervised_tokens == one.supervised_tokens
+    assert (other.rows_kept, other.rows_dropped, other.optimizer) == (one.rows_kept, one.rows_dropped, one.optimizer)
+    assert [point["learning_rate"] for point in other.losses] == [point["learning_rate"] for point in one.losses]
+    assert [point["loss"] for point in other.losses] == pytest.approx([point["loss"] for point in one.losses], abs=1e-6, rel=0)
+    assert other.held_out_loss == pytest.approx(one.held_out_loss, abs=1e-6)
+
+
+def test_the_yardstick_refuses_a_quantized_checkpoint(trained: Trained, tmp_path: Path) -> None:
+    config = json.loads((EMBEDDED / "config.json").read_text(encoding="utf-8"))
+    base = Path(shutil.copytree(EMBEDDED, tmp_path / "quantized"))
+    (base / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "mxfp4"}}), encoding="utf-8")
+    run = trained.job("quantized", (1,), "trl").model_copy(update={"base": base})
+    failures = LocalExecutor(1, tmp_path / "logs").run([run], trained.hear)
+    assert failures["quantized"].reason.startswith("method trl trains no mxfp4 checkpoint")
+
+
+def test_layout_and_load_report_stand_in_the_record(trained: Trained) -> None:
+    for arm in ("shared-4", "plain-4"):
+        assert trained.trainings[arm].layout == "float32"
+        assert trained.trainings[arm].load_report == {"missing": 0, "unexpected": 0, "mismatched": 0}
+        assert trained.trainings[arm].gradient_checkpointing == "off"

@@ -177,8 +177,18 @@ def split_rows(rows: Sequence[Any], held_out: int) -> tuple[list[Any], list[Any]
     return shuffled[held_out:], shuffled[:held_out]
 
 
-def recipe_key(finetune: Finetune, rank: int, steps: int, seed: int, model: dict[str, Any], rows: Sequence[Any]) -> str:
-    """Hash of all that decides an adapter, 16 hex digits."""
-    shared = finetune.model_dump(mode="json", exclude={"ranks", "steps", "seeds", "dataset"})
+def nothing_left(finetune: Finetune) -> str:
+    """What is wrong with rows that keep no token with loss."""
+    return (
+        f"no row keeps a token of {' or '.join(finetune.train_on)} within max_length {finetune.max_length}: raise it, or check that the "
+        "dataset has those channels"
+    )
+
+
+def recipe_key(
+    finetune: Finetune, rank: int, steps: int | str | None, seed: int, model: dict[str, Any], rows: Sequence[Any], method: str = "unsloth"
+) -> str:
+    """Hash of all that decides an adapter, 16 hex digits; with steps None of all that decides a run on its way to any step."""
+    shared = finetune.model_dump(mode="json", exclude={"ranks", "steps", "seeds", "dataset", "checkpoint_steps"}) | {"method": method}
     whole = {"finetune": shared, "rank": rank, "steps": steps, "seed": seed, "model": model, "rows": list(rows)}
     return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()[:16]

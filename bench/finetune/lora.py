@@ -42,6 +42,40 @@ def markers(train_on: Iterable[str]) -> Markers:
     return Markers(USER, RESPONSE)
 
 
+class Targets(NamedTuple):
+    """What PEFT is asked to adapt."""
+
+    modules: list[str]
+    parameters: list[str] | None
+
+
+def targets(named: str, parameter_names: Iterable[str]) -> Targets:
+    """Modules and parameters that the experiment's `targets` means in a model with these parameter names."""
+    if named == "attention":
+        return Targets(ATTENTION, None)
+    if any(name.endswith("mlp.experts.gate_up_proj") for name in parameter_names):
+        return Targets(ATTENTION, EXPERT_PARAMETERS)
+    return Targets(ATTENTION + EXPERT_LINEARS, None)
+
+
+def mask(ids: Sequence[int], response: Sequence[int], start: int) -> list[int]:
+    """Labels: a message's tokens after the `response` marker, -100 elsewhere. A message ends before the next `start` token.
+
+    The same as unsloth's train_on_responses_only with `markers`, for a process without unsloth.
+    """
+    labels, position, is_response = [-100] * len(ids), 0, False
+    while position < len(ids):
+        if list(ids[position : position + len(response)]) == list(response):
+            is_response = True
+            position += len(response)
+            continue
+        is_response = is_response and ids[position] != start
+        if is_response:
+            labels[position] = ids[position]
+        position += 1
+    return labels
+
+
 def expected_parameters(config: Any, rank: int, targets: str) -> dict[str, int]:
     """Trainable parameters by kind that LoRA must have on a gpt-oss config: rank x (inputs + outputs) of every matrix."""
     hidden, layers = config.hidden_size, config.num_hidden_layers

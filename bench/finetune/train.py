@@ -1,184 +1,135 @@
-"""Train one LoRA with Unsloth: one process a run, because Unsloth patches classes for good.
+"""Train one LoRA: one process a run, because Unsloth patches classes for good.
 
 Where the learning rate does not depend on the last step, one run serves every step count of its rank and seed: the adapter is saved on
-the way. The CPU and the CUDA path of Unsloth are different programs behind one interface, so what LoRA reached is counted and checked.
+the way. What LoRA reached is counted and checked, whoever trains. Whatever is known is told at once, so that a crash loses nothing of it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
 import os
+import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from bench.errors import ArmError, DatasetError
+from bench.errors import ArmError
 from bench.experiment import Finetune
 from bench.finetune import data, lora
 from bench.harmony import CHANNELS, find_specials
-from bench.jobs import TrainJob
-from bench.meter import metered
-from bench.models import load_tokenizer
-from bench.records import Training
+from bench.jobs import Stop, TrainJob
+from bench.meter import Meter, Reading
+from bench.models import expert_layout, load_tokenizer
+from bench.phases import largest, median, merge_phases, phase_records
+from bench.records import LossPoint, Training, TrainingPhase
+from bench.store import write_atomic
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+COMMIT = "effortbench.json"
+"""Written into a checkpoint last: one without it is not whole."""
+PhaseName = Literal["load", "lora", "first_step", "steady", "save"]
 
 
-def train(run: TrainJob, on_step: Callable[[int, float], None]) -> list[Training]:
-    """Train, save every stop's adapter and return its record; `on_step` hears each step and its loss."""
-    # unsloth patches transformers and trl on import, so it must come first in this process
-    import unsloth  # noqa: F401
+class Listener(NamedTuple):
+    """Hears what a training run tells on its way."""
+
+    on_step: Callable[[LossPoint], None]
+    on_phase: Callable[[TrainingPhase], None]
+    on_trained: Callable[[Training], None]
+
+
+def train(run: TrainJob, listener: Listener) -> None:
+    """Train, save every stop's adapter and tell its record. Raises ArmError where memory did not suffice or LoRA missed its targets."""
+    if run.method == "unsloth":  # before torch's other users: it patches them
+        from bench.finetune import unsloth as method
+    else:
+        from bench.finetune import trl as method  # type: ignore[no-redef]
     from transformers import set_seed
 
+    finetune = run.experiment.finetune
+    assert finetune is not None, "a training job of an experiment without a finetune block"
     tokenizer = load_tokenizer(run.base)
-    rows = data.load_rows(_recipe(run).dataset)
-    training_rows, held_out_rows = data.split_rows(rows, _recipe(run).held_out_rows)
+    all_rows = data.load_rows(finetune.dataset)
+    rows = data.split_rows(all_rows, finetune.held_out_rows)
+    phases = _Phases(listener.on_phase)
     set_seed(run.seed)
-    model = _with_lora(run, _load(run))
-    by_kind = _check_trainable(run, model)
-    trainer = _trainer(run, model, tokenizer, training_rows, held_out_rows)
-    supervised = _count_supervised(trainer.train_dataset, tokenizer)
-    log = _StepLog(run, trainer, on_step)
-    trainer.add_callback(log.callback())
-    with metered() as reading:
-        trainer.train()
-    return [
-        Training(
-            arm=stop.arm,
-            status="trained",
-            reason=None,
-            rank=run.rank,
-            steps=stop.steps,
-            seed=run.seed,
-            alpha=_recipe(run).lora_alpha(run.rank),
-            method=_recipe(run).method,
-            trainable_parameters=sum(by_kind.values()),
-            trainable_by_kind=by_kind,
-            rows_kept=len(trainer.train_dataset),
-            rows_dropped=len(training_rows) - len(trainer.train_dataset),
-            supervised_tokens=supervised,
-            losses=log.losses[: stop.steps],
-            held_out_loss=log.held_out[stop.steps],
-            wall_s=log.wall_s[stop.steps],
-            peak_vram_bytes=reading.peak_vram_bytes,
-            peak_reserved_bytes=reading.peak_reserved_bytes,
-            peak_rss_bytes=reading.peak_rss_bytes,
-            adapter_bytes=(stop.adapter / ADAPTER_WEIGHTS).stat().st_size,
-            adapter_sha256=hashlib.sha256((stop.adapter / ADAPTER_WEIGHTS).read_bytes()).hexdigest(),
-            optimizer=type(_innermost(trainer.optimizer)).__name__,
-            key=stop.key,
-            shared_run=run.stops[-1].arm if len(run.stops) > 1 else None,
-            languages=data.languages_of(training_rows),
-        )
-        for stop in run.stops
-    ]
-
-
-def _recipe(run: TrainJob) -> Finetune:
-    assert run.experiment.finetune is not None, "a training job of an experiment without a finetune block"
-    return run.experiment.finetune
-
-
-def _load(run: TrainJob) -> Any:
-    import torch
-    from unsloth import FastLanguageModel
-
-    model, _ = FastLanguageModel.from_pretrained(
-        model_name=str(run.base),
-        max_seq_length=_recipe(run).max_length,
-        dtype=getattr(torch, run.experiment.model.dtype),
-        load_in_4bit=run.experiment.model.load_in_4bit,
-        full_finetuning=False,
-        local_files_only=True,
+    with phases.measured("load"):
+        base, report = method.load(run, finetune)
+    layout = expert_layout(base)
+    with phases.measured("lora"):
+        model = method.with_lora(run, finetune, base)
+    by_kind = _check_trainable(run, finetune, model)
+    trainer = method.trainer(finetune, model, tokenizer, rows, _arguments(run, finetune))
+    kept = len(trainer.train_dataset)
+    known = Training(
+        arm="",
+        status="trained",
+        reason=None,
+        rank=run.rank,
+        steps=0,
+        seed=run.seed,
+        alpha=finetune.lora_alpha(run.rank),
+        method=run.method,
+        trainable_parameters=sum(by_kind.values()),
+        trainable_by_kind=by_kind,
+        rows_kept=kept,
+        rows_dropped=len(rows[0]) - kept,
+        supervised_tokens=_count_supervised(trainer.train_dataset, tokenizer),
+        languages=data.languages_of(rows[0]),
+        layout=layout,
+        load_report=report,
+        gradient_checkpointing=method.checkpointing(finetune),
     )
-    return model
+    course = _Course(run, {stop.arm: finetune.count_steps(stop.steps, kept) for stop in run.stops}, known, trainer, phases, listener)
+    course.go(finetune.checkpoint_steps)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
 
 
-def _with_lora(run: TrainJob, model: Any) -> Any:
-    from unsloth import FastLanguageModel
-
-    reaches_experts = _recipe(run).targets == "attention+experts"
-    is_fused = any(name.endswith("mlp.experts.gate_up_proj") for name, _ in model.named_parameters())
-    modules = lora.ATTENTION + (lora.EXPERT_LINEARS if reaches_experts and not is_fused else [])
-    return FastLanguageModel.get_peft_model(
-        model,
-        r=run.rank,
-        target_modules=modules,
-        target_parameters=lora.EXPERT_PARAMETERS if reaches_experts and is_fused else None,
-        lora_alpha=_recipe(run).lora_alpha(run.rank),
-        lora_dropout=0,
-        bias="none",
-        use_rslora=_recipe(run).alpha == "rslora",
-        use_gradient_checkpointing="unsloth" if _recipe(run).gradient_checkpointing else False,
-        random_state=run.seed,
-    )
-
-
-def _check_trainable(run: TrainJob, model: Any) -> dict[str, int]:
+def _check_trainable(run: TrainJob, finetune: Finetune, model: Any) -> dict[str, int]:
     """Trainable parameters by kind. Raises ArmError where they are not what the targets mean on this architecture."""
     found = lora.trainable_parameters(model.named_parameters())
-    expected = lora.expected_parameters(model.config, run.rank, _recipe(run).targets)
+    expected = lora.expected_parameters(model.config, run.rank, finetune.targets)
     if found != expected:
         raise ArmError(f"LoRA reached {found} trainable parameters, expected {expected}: the targets mean something else on this model")
     return found
 
 
-def _trainer(run: TrainJob, model: Any, tokenizer: Any, training_rows: Sequence[Any], held_out_rows: Sequence[Any]) -> Any:
+def _arguments(run: TrainJob, finetune: Finetune) -> dict[str, Any]:
+    """What both trainers are told alike. `max_steps` is set once the rows are counted."""
     import torch
-    from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
 
-    finetune = _recipe(run)
     on_gpu = torch.cuda.is_available()
-    arguments = SFTConfig(
-        output_dir=str(run.stops[-1].adapter.with_name(f".{run.stops[-1].adapter.name}.trainer")),
-        dataset_text_field="text",
-        max_length=finetune.max_length,
-        packing=False,
-        per_device_train_batch_size=finetune.batch_size,
-        gradient_accumulation_steps=finetune.gradient_accumulation,
-        gradient_checkpointing=finetune.gradient_checkpointing,
-        max_steps=run.stops[-1].steps,
-        warmup_steps=finetune.warmup_steps,
-        learning_rate=finetune.learning_rate,
-        lr_scheduler_type=finetune.schedule,
-        optim=finetune.optimizer,
-        weight_decay=finetune.weight_decay,
-        seed=run.seed,
-        data_seed=run.seed,
-        bf16=on_gpu and run.experiment.model.dtype == "bfloat16",
-        fp16=on_gpu and run.experiment.model.dtype == "float16",
-        use_cpu=not on_gpu,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataset_num_proc=1,
+    return {
+        "output_dir": str(run.checkpoints),
+        "dataset_text_field": "text",
+        "max_length": finetune.max_length,
+        "packing": False,
+        "per_device_train_batch_size": finetune.batch_size,
+        "gradient_accumulation_steps": finetune.gradient_accumulation,
+        "max_steps": 1,
+        "warmup_steps": finetune.warmup_steps,
+        "learning_rate": finetune.learning_rate,
+        "lr_scheduler_type": finetune.schedule,
+        "weight_decay": finetune.weight_decay,
+        "seed": run.seed,
+        "data_seed": run.seed,
+        "bf16": on_gpu and run.experiment.model.dtype == "bfloat16",
+        "fp16": on_gpu and run.experiment.model.dtype == "float16",
+        "use_cpu": not on_gpu,
+        "logging_steps": 1,
+        "include_num_input_tokens_seen": "non_padding",
+        "save_strategy": "no",  # the course says when
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataset_num_proc": 1,
         # TRL takes the config's coefficient when this is unset: 0.9 for gpt-oss, which swamps the loss
-        router_aux_loss_coef=0.0,
-    )
-    sets = [
-        Dataset.from_dict({"text": data.texts(rows, tokenizer, finetune.effort)}) if rows else None
-        for rows in (training_rows, held_out_rows)
-    ]
-    trainer = SFTTrainer(model=model, processing_class=tokenizer, train_dataset=sets[0], eval_dataset=sets[1], args=arguments)
-    return _mask(trainer, finetune)
-
-
-def _mask(trainer: Any, finetune: Finetune) -> Any:
-    """Leave loss on the trained channels alone; rows without any are dropped. Raises DatasetError where none is left."""
-    from unsloth.chat_templates import train_on_responses_only
-
-    try:
-        masked = train_on_responses_only(trainer, **lora.markers(finetune.train_on)._asdict(), num_proc=1)
-    except ValueError as error:  # how unsloth refuses a dataset that it has masked altogether
-        raise DatasetError(
-            f"no row keeps a token of {' or '.join(finetune.train_on)} within max_length {finetune.max_length}: raise it, or check "
-            f"that the dataset has those channels ({str(error).splitlines()[0]})"
-        ) from error
-    return masked
+        "router_aux_loss_coef": 0.0,
+    }
 
 
 def _count_supervised(rows: Any, tokenizer: Any) -> dict[str, int]:
@@ -190,47 +141,238 @@ def _count_supervised(rows: Any, tokenizer: Any) -> dict[str, int]:
     return dict(counts)
 
 
-class _StepLog:
-    """Follows a run: losses by step, and at each stop the adapter, the held-out loss and the time so far."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device, or the host, had no memory left; torch's CPU allocator says so in words alone."""
+    import torch
 
-    def __init__(self, run: TrainJob, trainer: Any, on_step: Callable[[int, float], None]):
-        self.run, self.trainer, self.on_step = run, trainer, on_step
-        self.losses: list[dict[str, float]] = []
-        self.held_out: dict[int, float | None] = {}
-        self.wall_s: dict[int, float] = {}
-        self.started = 0.0
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
-    def callback(self) -> Any:
+
+class _Phases:
+    """Measures the phases, one at a time, and tells each segment as it ends."""
+
+    def __init__(self, on_phase: Callable[[TrainingPhase], None]):
+        self.segments: list[TrainingPhase] = []
+        self._on_phase = on_phase
+        self._name: PhaseName | None = None
+        self._meter: Meter | None = None
+        self._step_s: list[float] = []
+        self._step_began = 0.0
+        self._tokens_before: int = 0
+
+    @property
+    def is_measuring(self) -> bool:
+        """Whether a phase is under way."""
+        return self._name is not None
+
+    @contextmanager
+    def measured(self, name: PhaseName) -> Iterator[None]:
+        """One phase as a block. Raises ArmError where memory did not suffice."""
+        self.begin(name)
+        with self.watched():
+            yield
+        self.end()
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """A failure inside ends the phase under way with the peaks it reached. Raises ArmError where memory did not suffice."""
+        try:
+            yield
+        except Exception as error:
+            failed = self._fail()
+            if failed is None or not is_out_of_memory(error):
+                raise
+            raise ArmError(f"out of memory in {failed.name}, {_peak_words(failed)}: {' '.join(str(error).split())[:200]}") from error
+
+    def begin(self, name: PhaseName, tokens: int = 0) -> None:
+        """`tokens` is how many were seen before."""
+        assert self._name is None, f"{self._name} is still under way"
+        self._name, self._step_s, self._tokens_before = name, [], tokens
+        self._meter = Meter()
+
+    def begin_step(self) -> None:
+        _wait_for_device()
+        self._step_began = time.perf_counter()
+
+    def end_step(self) -> None:
+        _wait_for_device()
+        self._step_s.append(time.perf_counter() - self._step_began)
+
+    def end(self, tokens: int | None = None) -> None:
+        """The phase is over; `tokens` is how many were seen by now, None where none are counted."""
+        assert self._meter is not None
+        self._add(self._meter.stop(), None if tokens is None else tokens - self._tokens_before)
+
+    def _fail(self) -> TrainingPhase | None:
+        if self._meter is None:
+            return None
+        return self._add(self._meter.stop(failed=True), None)
+
+    def _add(self, reading: Reading, tokens: int | None) -> TrainingPhase:
+        assert self._name is not None
+        taken = TrainingPhase(self._name, None, steps=len(self._step_s), tokens=tokens, median_step_s=median(self._step_s))
+        segment = dataclasses.replace(taken, **vars(reading))
+        self._name = self._meter = None
+        self.segments.append(segment)
+        self._on_phase(segment)
+        return segment
+
+
+def _peak_words(phase: TrainingPhase) -> str:
+    if phase.peak_vram_bytes is None or phase.peak_reserved_bytes is None:
+        return f"with {(phase.peak_rss_bytes or 0) / 2**30:.2f} GiB resident"
+    return f"with {phase.peak_vram_bytes / 2**30:.2f} GiB allocated and {phase.peak_reserved_bytes / 2**30:.2f} GiB reserved at the peak"
+
+
+def _wait_for_device() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+class _Course:
+    """A run's steps: measures them, saves an adapter at every stop and a checkpoint in between, and goes on from one."""
+
+    def __init__(self, run: TrainJob, steps: dict[str, int], known: Training, trainer: Any, phases: _Phases, listener: Listener):
+        self.run, self.steps, self.known, self.trainer = run, steps, known, trainer
+        self.phases, self.listener = phases, listener
+        self.last_step = max(steps.values())
+        self.losses: list[LossPoint] = []
+        self.began_steady = False
+        self.resumed_from: int | None = None
+        self.checkpoint_steps: int | None = None
+
+    def go(self, checkpoint_steps: int | None) -> None:
+        """Train to the last stop."""
+        self.checkpoint_steps = checkpoint_steps
+        self.trainer.args.max_steps = self.last_step
+        self.trainer.add_callback(self._callback())
+        checkpoint = find_checkpoint(self.run.checkpoints, self.run.key, before=min(self.steps.values()))
+        if checkpoint is not None:
+            self._recall(checkpoint)
+        with self.phases.watched():
+            self.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+
+    def _callback(self) -> Any:
         """A transformers TrainerCallback."""
         from transformers import TrainerCallback
 
-        log = self
+        course = self
 
         class Callback(TrainerCallback):
-            def on_train_begin(self, *_: Any, **__: Any) -> None:
-                log.started = time.perf_counter()
+            def on_step_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+                course.before_step(state.num_input_tokens_seen)
+
+            def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+                control.should_save = course.after_step(state.global_step, state.num_input_tokens_seen)
+                control.should_log = True
 
             def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
                 if logs and "loss" in logs:
-                    log.add_loss(state.global_step, float(logs["loss"]), float(logs["learning_rate"]))
+                    course.after_loss(LossPoint(state.global_step, float(logs["loss"]), float(logs["learning_rate"])))
 
-            def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-                log.at_step(state.global_step)
+            def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+                course.commit(state.global_step)
 
         return Callback()
 
-    def add_loss(self, step: int, loss: float, learning_rate: float) -> None:
-        self.losses.append({"step": step, "loss": loss, "learning_rate": learning_rate})
-        self.on_step(step, loss)
+    def before_step(self, tokens: int) -> None:
+        if not self.phases.is_measuring:
+            self.phases.begin("steady" if self.began_steady else "first_step", tokens)
+            self.began_steady = True
+        self.phases.begin_step()
 
-    def at_step(self, step: int) -> None:
+    def after_step(self, step: int, tokens: int) -> bool:
+        """Ends the phase where something else than training comes next; whether a checkpoint is due."""
+        self.phases.end_step()
+        is_stop = step in self.steps.values()
+        is_due = self.checkpoint_steps is not None and step % self.checkpoint_steps == 0 and step < self.last_step
+        if len(self.losses) == (self.resumed_from or 0) or is_stop or is_due:
+            self.phases.end(tokens)
+        return is_due
+
+    def after_loss(self, point: LossPoint) -> None:
+        """The loss comes after the step's end, and all that is recorded of a stop needs it."""
+        self.losses.append(point)
+        self.listener.on_step(point)
         for stop in self.run.stops:
-            if stop.steps == step:
-                self.wall_s[step] = time.perf_counter() - self.started
-                paused = time.perf_counter()
-                save_adapter(self.trainer.model, stop.adapter)
-                self.held_out[step] = held_out_loss(self.trainer.model, self.trainer.eval_dataset)
-                self.started += time.perf_counter() - paused  # saving and measuring are not training
+            if self.steps[stop.arm] == point.step:
+                self._stop(stop, point.step)
+
+    def _stop(self, stop: Stop, step: int) -> None:
+        with self.phases.measured("save"):
+            save_adapter(self.trainer.model, stop.adapter)
+        weights = stop.adapter / ADAPTER_WEIGHTS
+        phases = merge_phases(self.phases.segments)
+        training = [phase for phase in phases if phase.steps]
+        training_s = [phase.wall_s for phase in training if phase.wall_s is not None]
+        self.listener.on_trained(
+            dataclasses.replace(
+                self.known,
+                arm=stop.arm,
+                steps=step,
+                losses=[dataclasses.asdict(point) for point in self.losses],
+                held_out_loss=held_out_loss(self.trainer.model, self.trainer.eval_dataset),
+                wall_s=sum(training_s) if training_s else None,
+                peak_vram_bytes=largest(phase.peak_vram_bytes for phase in training),
+                peak_reserved_bytes=largest(phase.peak_reserved_bytes for phase in training),
+                peak_rss_bytes=largest(phase.peak_rss_bytes for phase in training),
+                adapter_bytes=weights.stat().st_size,
+                adapter_sha256=_sha256(weights),
+                optimizer=type(_innermost(self.trainer.optimizer)).__name__,
+                key=stop.key,
+                shared_run=max(self.run.stops, key=lambda other: self.steps[other.arm]).arm if len(self.run.stops) > 1 else None,
+                phases=phase_records(phases),
+                resumed_from=self.resumed_from,
+            )
+        )
+
+    def commit(self, step: int) -> None:
+        """Declare the checkpoint that was just written whole, then remove those before it."""
+        checkpoint = self.run.checkpoints / f"checkpoint-{step}"
+        state = {
+            "key": self.run.key,
+            "step": step,
+            "losses": [dataclasses.asdict(point) for point in self.losses],
+            "phases": [dataclasses.asdict(segment) for segment in self.phases.segments],
+        }
+        write_atomic(checkpoint / COMMIT, json.dumps(state) + "\n")
+        for other in self.run.checkpoints.glob("checkpoint-*"):
+            if other != checkpoint:
+                shutil.rmtree(other)
+
+    def _recall(self, checkpoint: Path) -> None:
+        state = json.loads((checkpoint / COMMIT).read_text(encoding="utf-8"))
+        self.resumed_from = state["step"]
+        self.losses = [LossPoint(**point) for point in state["losses"]]
+        earlier = [TrainingPhase.from_dict(phase) for phase in state["phases"]]
+        self.phases.segments[:0] = earlier
+        for point in self.losses:
+            self.listener.on_step(point)
+        for segment in earlier:
+            self.listener.on_phase(segment)
+
+
+def find_checkpoint(folder: Path, key: str, before: int) -> Path | None:
+    """The last whole checkpoint of a run with this key before a step; None where there is none. All others are removed."""
+    found: list[tuple[int, Path]] = []
+    for checkpoint in folder.glob("checkpoint-*"):
+        try:
+            state = json.loads((checkpoint / COMMIT).read_text(encoding="utf-8"))
+            is_ours = state["key"] == key and state["step"] < before
+        except (OSError, ValueError, KeyError, TypeError):  # it was being written when the process ended
+            is_ours = False
+        if is_ours:
+            found.append((state["step"], checkpoint))
+        else:
+            shutil.rmtree(checkpoint)
+    return max(found)[1] if found else None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_adapter(model: Any, folder: Path) -> None:

@@ -212,7 +212,7 @@ def facts(run: Run, focus: Focus | None) -> tuple[tuple[str, str], ...]:
     if finetune:
         grid = f"ranks {', '.join(map(str, finetune.ranks))} \u00d7 steps {', '.join(map(str, finetune.steps))}"
         seeds = f", {words.plural(len(finetune.seeds), 'training seed')}"
-        rows.append(("Fine-tuning", f"{finetune.method} on {finetune.dataset.id}; {grid}{seeds}"))
+        rows.append(("Fine-tuning", f"{' and '.join(finetune.methods)} on {finetune.dataset.id}; {grid}{seeds}"))
     if experiment.adapters:
         rows.append(("Adapters", words.listed([adapter.name for adapter in experiment.adapters])))
     if focus is not None:

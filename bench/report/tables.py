@@ -163,7 +163,7 @@ def failed_arms(run: Run) -> Table | None:
 def grid(run: Run, focus: Focus, cells: Cells) -> list[Table]:
     """Rank x steps maps of the selection's two numbers; nothing where the grid is a line or a point."""
     trained = [arm for arm in run.experiment.arms() if arm.kind == "trained"]
-    ranks, steps = sorted({arm.rank or 0 for arm in trained}), sorted({arm.steps or 0 for arm in trained})
+    ranks, steps = sorted({arm.rank or 0 for arm in trained}), list(dict.fromkeys(arm.steps or 0 for arm in trained))
     if run.selection is None or len(ranks) < 2 or len(steps) < 2 or len(trained) != len(ranks) * len(steps):
         return []
     names = {(arm.rank, arm.steps): arm.name for arm in trained}
@@ -177,7 +177,7 @@ def grid(run: Run, focus: Focus, cells: Cells) -> list[Table]:
             entries = [_cell(metric, cell, tone, heat=True) for cell, tone in zip(found, tones, strict=True)]
             rows.append((Entry(f"rank {rank}", str(rank)), *entries))
         title = f"{words.metric_words(metric).name.capitalize()} over the grid"
-        columns = (Column("", numeric=False), *(Column(f"{step:,} steps") for step in steps))
+        columns = (Column("", numeric=False), *(Column(f"{step:,} steps" if isinstance(step, int) else step) for step in steps))
         note = f"{place.suite}@{place.split}, {place.effort} effort; the chosen arm is outlined."
         tables.append(Table(f"grid-{metric.replace('_', '-')}", title, columns, tuple(rows), note))
     return tables
