@@ -4,16 +4,21 @@ import json
 import sys
 from pathlib import Path
 
+KEPT = ("arm", "status", "reason", "method", "trainable_parameters", "layout", "gradient_checkpointing", "adapter_bytes")
+SHOWN = ("wall_s", "median_step_s", "tokens", "energy_j")
+
 
 def main() -> None:
     for folder in map(Path, sys.argv[1:]):
         for file in sorted((folder / "training").glob("*.json")):
             record = json.loads(file.read_text(encoding="utf-8"))
-            shown = {key: record[key] for key in ("arm", "status", "reason", "method", "trainable_parameters", "layout") if record.get(key)}
+            line = {"run": folder.name} | {key: record[key] for key in KEPT if record.get(key)}
             for phase in record.get("phases") or []:
-                peaks = {key: round(phase[key] / 2**30, 3) for key in phase if key.endswith("_bytes") and phase[key]}
-                shown[phase["name"]] = {"wall_s": round(phase["wall_s"] or 0, 2), "median_step_s": phase.get("median_step_s")} | peaks
-            print(json.dumps({"run": folder.name} | shown))
+                sizes = {
+                    key.replace("_bytes", "_gib"): round(phase[key] / 2**30, 3) for key in phase if key.endswith("_bytes") and phase[key]
+                }
+                line[phase["name"]] = {key: round(phase[key], 3) for key in SHOWN if phase.get(key)} | sizes
+            print(json.dumps(line))
 
 
 if __name__ == "__main__":

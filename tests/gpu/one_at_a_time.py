@@ -1,0 +1,154 @@
+"""Train in several processes whose compilation overlaps while their timed steps do not.
+
+A first step compiles for minutes and leaves the GPU idle. So all processes of a plan are started at once, each is stopped (SIGSTOP) after
+its first loss, and then one after the other goes on to its end alone. Times of first steps, device-wide memory and energy mean nothing
+here; median step times and a process's own peaks do.
+
+  one_at_a_time.py PLAN --nf4 DIR [--bf16 DIR] [--mxfp4 DIR] --rows FILE --long-rows FILE --out FOLDER
+"""
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+FIRST_LOSS = "'loss':"
+QUICK = (
+    "finetune.gradient_accumulation=1 finetune.held_out_rows=0 finetune.steps=[25] evaluate.languages=[en] "
+    "evaluate.efforts=[low] evaluate.max_new_tokens={low: 1}"
+)
+
+
+class Training:
+    """One process that trains; its log tells of its first loss."""
+
+    def __init__(self, name: str, command: list[str], log: Path, record: Path | None = None):
+        self.name, self.command, self.log, self.record = name, command, log, record
+        self.state = "running"
+
+    def start(self, out: Path) -> None:
+        with (out / f"{self.name}.out").open("w") as file:
+            self.process = subprocess.Popen(self.command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+
+    def members(self) -> list[int]:
+        """The process and all it started."""
+        found, parents = [self.process.pid], {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = stat.read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents[int(stat.parent.name)] = int(fields[1])
+        for child in sorted(parents):
+            ancestor = child
+            while ancestor in parents and ancestor != self.process.pid:
+                ancestor = parents[ancestor]
+            if ancestor == self.process.pid and child != ancestor:
+                found.append(child)
+        return found
+
+    def signal(self, number: int) -> None:
+        for member in self.members():
+            try:
+                os.kill(member, number)
+            except ProcessLookupError:
+                continue
+
+    def has_loss(self) -> bool:
+        return any(FIRST_LOSS in log.read_text(errors="replace") for log in self.log.parent.glob(self.log.name))
+
+    def has_ended(self) -> bool:
+        """Once the record of the training is there, what follows (the evaluation) is not waited for."""
+        if self.record is not None and self.record.exists():
+            record = json.loads(self.record.read_text())
+            if record["status"] == "trained" or record["reason"] != "training has not ended":
+                self.signal(signal.SIGKILL)
+        return self.process.poll() is not None
+
+
+def harness(asked: argparse.Namespace, name: str, model: Path, arm: str = "r8-s25", sets: str = "", rows: Path | None = None) -> Training:
+    folder = asked.out / name
+    pairs = [*shlex.split(QUICK.replace("{", "'{").replace("}", "}'")), *shlex.split(sets)]
+    pairs += [f"model.id={model}", f"finetune.dataset.id={rows or asked.rows}"]
+    command = [sys.executable, "-m", "bench", "run", "quick-test", "--limit", "1", "--out", str(folder)]
+    command += [part for pair in pairs for part in ("--set", pair)]
+    return Training(name, command, folder / "logs" / "train-*.log", folder / "training" / f"{arm}.json")
+
+
+def bare(asked: argparse.Namespace, name: str) -> Training:
+    fixed = ["--accumulation", "1", "--held-out", "0", "--steps", "25"]
+    return Training(
+        name, [sys.executable, str(HERE / "bare_unsloth.py"), str(asked.nf4), str(asked.rows), *fixed], asked.out / f"{name}.out"
+    )
+
+
+def plan(asked: argparse.Namespace) -> list[Training]:
+    def rank(number: int, targets: str) -> str:
+        return f"finetune.ranks=[{number}] finetune.targets={targets}"
+
+    both, attention, bf16 = "attention+experts", "attention", "model.load_in_4bit=false"
+    if asked.plan == "pair":
+        alternated = [[harness(asked, f"harness{turn}", asked.nf4), bare(asked, f"bare{turn}")] for turn in (1, 2, 3)]
+        return [*sum(alternated, []), harness(asked, "nf4-r32", asked.nf4, "r32-s25", rank(32, both))]
+    if asked.plan == "matrix":
+        return [
+            *(harness(asked, f"nf4-attention-r{number}", asked.nf4, f"r{number}-s25", rank(number, attention)) for number in (8, 32, 128)),
+            harness(asked, "nf4-4096", asked.nf4, sets="finetune.max_length=4096", rows=asked.long_rows),
+            harness(asked, "mxfp4", asked.mxfp4),
+            harness(asked, "nf4-r128", asked.nf4, "r128-s25", rank(128, both)),
+        ]
+    plain = "finetune.gradient_checkpointing=true"
+    if asked.plan == "bf16":
+        return [
+            harness(asked, "bf16-unsloth", asked.bf16, sets=f"{bf16} {plain}"),
+            harness(asked, "bf16-trl", asked.bf16, sets=f"{bf16} {plain} finetune.method=trl"),
+        ]
+    off = "finetune.gradient_checkpointing=false"
+    return [
+        harness(asked, "bf16-unsloth-off", asked.bf16, sets=f"{bf16} {off}"),
+        harness(asked, "bf16-trl-off", asked.bf16, sets=f"{bf16} {off} finetune.method=trl"),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("plan", choices=["pair", "matrix", "bf16", "bf16-off"])
+    for name in ("nf4", "bf16", "mxfp4", "rows", "long-rows", "out"):
+        parser.add_argument(f"--{name}", type=Path)
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    trainings = plan(asked)
+
+    def tell(training: Training, what: str) -> None:
+        print(f"{time.monotonic() - began:6.1f} s  {training.name} {what}", flush=True)
+
+    for training in trainings:
+        training.start(asked.out)
+    while any(training.state == "running" for training in trainings):
+        for training in trainings:
+            if training.state == "running" and training.has_loss():
+                training.signal(signal.SIGSTOP)
+                training.state = "stopped"
+                tell(training, "has its first loss")
+            elif training.state == "running" and training.has_ended():
+                training.state = "ended"
+                tell(training, f"ended before its first loss, exit code {training.process.returncode}")
+        time.sleep(0.1)
+    for training in trainings:
+        if training.state == "stopped":
+            training.signal(signal.SIGCONT)
+            while not training.has_ended():
+                time.sleep(0.1)
+            training.process.wait()
+            tell(training, "has ended")
+
+
+if __name__ == "__main__":
+    main()
