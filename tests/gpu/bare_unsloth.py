@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import random
 import statistics
 import tempfile
 import time
@@ -50,6 +51,7 @@ def main():
     )  # fmt: skip
     with open(asked.rows, encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
+    rows = random.Random(3407).sample(rows, len(rows))  # effortbench's order: memory depends on how a row's tokens meet the experts
     talks = [
         [
             {"role": "system", "content": row.get("developer") or ""},

@@ -101,6 +101,7 @@ def plan(asked: argparse.Namespace) -> list[Training]:
             *(harness(asked, f"nf4-attention-r{number}", asked.nf4, f"r{number}-s25", rank(number, attention)) for number in (8, 32, 128)),
             harness(asked, "nf4-4096", asked.nf4, sets="finetune.max_length=4096", rows=asked.long_rows),
             harness(asked, "mxfp4", asked.mxfp4),
+            bare(asked, "bare"),
             harness(asked, "nf4-r128", asked.nf4, "r128-s25", rank(128, both)),
         ]
     plain = "finetune.gradient_checkpointing=true"
