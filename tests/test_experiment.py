@@ -413,3 +413,19 @@ def test_what_yaml_wrote_is_read_back_or_refused(value: Any) -> None:
     except ExperimentError:
         return
     assert list(found) == ["key"]
+
+
+def test_gpt_oss_20b_trains_once_a_rank_for_all_its_step_counts_and_chooses_on_another_suite_than_it_judges_on() -> None:
+    experiment = load_experiment("gpt-oss-20b")
+    assert len(experiment.arms()) == 1 + 5 * 4
+    assert experiment.finetune is not None
+    assert not experiment.finetune.schedule_needs_last_step
+    assert experiment.select is not None
+    assert experiment.confirm is not None
+    assert experiment.select.suite != experiment.confirm.suite
+
+
+def test_quick_test_is_one_arm_of_five_steps_in_short_answers() -> None:
+    experiment = load_experiment("quick-test")
+    assert [arm.name for arm in experiment.arms()] == ["base", "r8-s5"]
+    assert set(experiment.evaluate.max_new_tokens.values()) == {256}

@@ -7,12 +7,15 @@ import statistics
 import tempfile
 import time
 
+# unsloth patches the others, so it must come first: imported last it trained with 0.3 GiB less and other code
+# isort: off
+from unsloth import FastLanguageModel
+from unsloth.chat_templates import train_on_responses_only
 import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
-from unsloth import FastLanguageModel  # first: it patches the others
-from unsloth.chat_templates import train_on_responses_only
+# isort: on
 
 
 class Clock(TrainerCallback):
