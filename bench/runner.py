@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench.card import write_cards
 from bench.catalog import Suite, TaskSuite, find_suite
 from bench.errors import ModelError, SuiteError, UsageError
 from bench.executors import Failure, LocalExecutor
@@ -107,7 +108,9 @@ def run_experiment(
             if not goes_on and not any((path / "cells").rglob("*.jsonl")) and not any((path / "adapters").glob("*")):
                 shutil.rmtree(path)  # nothing was measured: leave nothing half-written behind
             raise
-    return load_run(path)
+    done = load_run(path)
+    write_cards(done)
+    return done
 
 
 def _revision(suite: Suite, experiment: Experiment) -> str:
