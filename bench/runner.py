@@ -22,7 +22,7 @@ from bench.errors import ModelError, SuiteError, UsageError
 from bench.executors import Failure, LocalExecutor
 from bench.experiment import Arm, Confirm, Experiment, Gate, Select, load_experiment
 from bench.jobs import EvaluateJob, Event, Job, PassSpec, Stop, TrainJob
-from bench.models import check_adapter, find_model, fingerprint, load_tokenizer
+from bench.models import ADAPTER_FILES, check_adapter, find_model, fingerprint, load_tokenizer
 from bench.phases import largest, merge_phases, phase_records
 from bench.records import Baseline, CellId, CellRecord, Phase, Run, RunVerdict, Sample, Training, TrainingPhase, Verdict
 from bench.store import RunFolder, cell_file, load_run, read_samples, slug
@@ -386,6 +386,7 @@ def _evaluation_job(conductor: _Conductor, arm: Arm, places: Sequence[tuple[str,
     adapter = arm.adapter or (conductor.folder.adapter(arm.name) if arm.kind == "trained" else None)
     if adapter is not None:
         conductor.fingerprints[arm.name] = fingerprint(adapter)
+        conductor.folder.adapter_bytes[arm.name] = (adapter / ADAPTER_FILES[1]).stat().st_size
     passes, titles = [], []
     for suite_name, split in places:
         suite = plan.suites[suite_name]

@@ -312,6 +312,18 @@ def test_an_arm_that_cannot_be_trained_is_recorded_and_invalid(rows: Path, tmp_p
     assert verdict.gates[0].reasons[0].startswith(f"arm {ARM} failed: training: no row keeps")
 
 
+def test_a_finished_adapter_is_evaluated_without_training_and_its_size_recorded(finished: Run, tmp_path: Path) -> None:
+    """The arm of another run, under its own name: the same adapter gives the same answers."""
+    adapter = finished.folder / "adapters" / ARM
+    done = run({**base_alone(), "adapters": [{"name": "ours", "path": str(adapter)}]}, tmp_path / "run")
+    assert done.adapter_bytes == {"ours": (adapter / "adapter_model.safetensors").stat().st_size}
+    assert finished.adapter_bytes[ARM] == done.adapter_bytes["ours"] == finished.training[ARM].adapter_bytes
+    assert done.training == {}
+    before = finished.samples[(finished.samples["arm"] == ARM) & (finished.samples["split"] == "dev")]
+    after = done.samples[done.samples["arm"] == "ours"]
+    assert after["completion"].tolist() == before["completion"].tolist()
+
+
 # --- a training run that dies
 
 
