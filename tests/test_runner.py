@@ -16,6 +16,7 @@ import pytest
 from fabricated import fabricate_environment
 
 from bench.baseline import of_run
+from bench.card import card, find_arm
 from bench.catalog import SUITES, find_suite
 from bench.executors import LocalExecutor
 from bench.experiment import Experiment, parse_experiment
@@ -319,6 +320,7 @@ def test_a_finished_adapter_is_evaluated_without_training_and_its_size_recorded(
     assert done.adapter_bytes == {"ours": (adapter / "adapter_model.safetensors").stat().st_size}
     assert finished.adapter_bytes[ARM] == done.adapter_bytes["ours"] == finished.training[ARM].adapter_bytes
     assert done.training == {}
+    assert (adapter / "README.md").read_text(encoding="utf-8") == card(finished, find_arm(finished, ARM), "adapter")
     before = finished.samples[(finished.samples["arm"] == ARM) & (finished.samples["split"] == "dev")]
     after = done.samples[done.samples["arm"] == "ours"]
     assert after["completion"].tolist() == before["completion"].tolist()
