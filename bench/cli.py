@@ -220,6 +220,30 @@ def export(
     console.print(f"{len(samples):,} samples in [bold]{path}[/]")
 
 
+@app.command()
+def save(
+    run_folder: RunPath,
+    arm: Annotated[str, typer.Argument(help="Name of an arm with an adapter.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; it must not be there yet.")],
+    format: Annotated[Literal["adapter", "merged-16bit", "mxfp4", "gguf"], typer.Option(help="What to write.")] = "adapter",
+    base: Annotated[Path | None, typer.Option(help="The base model in 16 bits, where the run's own is quantized.")] = None,
+) -> None:
+    """Write an arm's adapter, or its model merged and verified, with a model card of the run's measurements."""
+    from bench.saving import save_arm
+    from bench.store import load_run
+
+    agreement = save_arm(load_run(run_folder), arm, format, out, base)
+    console.print(f"{format} of {_escape(arm)} in [bold]{_escape(_shown(out))}[/]", soft_wrap=True)
+    if agreement is not None:
+        console.print(
+            f"read back by transformers: {agreement.equal} of {agreement.prompts} greedy continuations equal those of base + adapter, "
+            f"{agreement.near_ties} part at a near tie (at most {agreement.largest_gap:.2f} nats); "
+            f"base alone differs in {agreement.unlike_base}",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
 def _lines(samples: pd.DataFrame) -> Iterator[str]:
     """One JSON object a sample, as in the run folder: None where a cell is empty, counts as whole numbers, all digits of a float."""
     whole = ("seed", "reasoning_tokens", "final_tokens", "output_tokens")

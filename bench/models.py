@@ -110,11 +110,11 @@ def load_for_evaluation(folder: Path, model: Model, adapter: Path | None) -> Any
         raise ModelError("load_in_4bit needs a CUDA GPU, found none: set model.load_in_4bit=false, with dtype float32 on a CPU")
     loaded = load_checked(folder, model.dtype)
     if adapter is not None:
-        loaded = _attach(loaded, adapter).merge_and_unload()
+        loaded = attach(loaded, adapter).merge_and_unload()
     return loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
-def _attach(model: Any, adapter: Path) -> Any:
+def attach(model: Any, adapter: Path) -> Any:
     """The model with the adapter on it, every weight of it in its place. Raises ModelError, as for an adapter of another base."""
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
@@ -232,7 +232,7 @@ def _load_four_bit(folder: Path, model: Model, adapter: Path | None) -> Any:
             model_name=str(folder), max_seq_length=4096, dtype=None, load_in_4bit=True, local_files_only=True
         )
     if adapter is not None:
-        loaded = _attach(loaded, adapter)
+        loaded = attach(loaded, adapter)
     FastLanguageModel.for_inference(loaded)
     return loaded.eval()
 

@@ -390,6 +390,8 @@ class Run:
     """What the user typed, for the page's `reproduce` line."""
     suite_revisions: dict[str, str] = field(default_factory=dict)
     """Suite name -> hash of its files and its local data. Empty in runs recorded before it was kept."""
+    adapter_bytes: dict[str, int] = field(default_factory=dict)
+    """Arm name -> size on disk of the weights of the adapter it was evaluated with."""
 
 
 @dataclass(frozen=True, slots=True)

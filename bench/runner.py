@@ -16,12 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench.card import write_cards
 from bench.catalog import Suite, TaskSuite, find_suite
 from bench.errors import ModelError, SuiteError, UsageError
 from bench.executors import Failure, LocalExecutor
 from bench.experiment import Arm, Confirm, Experiment, Gate, Select, load_experiment
 from bench.jobs import EvaluateJob, Event, Job, PassSpec, Stop, TrainJob
-from bench.models import check_adapter, find_model, fingerprint, load_tokenizer
+from bench.models import ADAPTER_FILES, check_adapter, find_model, fingerprint, load_tokenizer
 from bench.phases import largest, merge_phases, phase_records
 from bench.records import Baseline, CellId, CellRecord, Phase, Run, RunVerdict, Sample, Training, TrainingPhase, Verdict
 from bench.store import RunFolder, cell_file, load_run, read_samples, slug
@@ -107,7 +108,9 @@ def run_experiment(
             if not goes_on and not any((path / "cells").rglob("*.jsonl")) and not any((path / "adapters").glob("*")):
                 shutil.rmtree(path)  # nothing was measured: leave nothing half-written behind
             raise
-    return load_run(path)
+    done = load_run(path)
+    write_cards(done)
+    return done
 
 
 def _revision(suite: Suite, experiment: Experiment) -> str:
@@ -383,6 +386,7 @@ def _evaluation_job(conductor: _Conductor, arm: Arm, places: Sequence[tuple[str,
     adapter = arm.adapter or (conductor.folder.adapter(arm.name) if arm.kind == "trained" else None)
     if adapter is not None:
         conductor.fingerprints[arm.name] = fingerprint(adapter)
+        conductor.folder.adapter_bytes[arm.name] = (adapter / ADAPTER_FILES[1]).stat().st_size
     passes, titles = [], []
     for suite_name, split in places:
         suite = plan.suites[suite_name]

@@ -93,6 +93,7 @@ class RunFolder:
         self.selection: Selection | None = None
         self.comparisons: list[Comparison] = []
         self.suite_revisions: dict[str, str] = {}
+        self.adapter_bytes: dict[str, int] = {}
         self._asked: set[CellId] = set()
         self._files: dict[CellId, TextIO] = {}
         self._prompts: set[str] = set()
@@ -174,6 +175,7 @@ class RunFolder:
             "environment": dataclasses.asdict(self.environment),
             "failed_arms": self.failed_arms,
             "suite_revisions": self.suite_revisions,
+            "adapter_bytes": self.adapter_bytes,
             "selection": dataclasses.asdict(self.selection) if self.selection else None,
             "cells": [dataclasses.asdict(record) for record in self.cells.values()],
             "phases": [dataclasses.asdict(phase) for phase in self.phases],
@@ -301,6 +303,7 @@ def load_run(path: str | Path) -> Run:
             samples=read_samples(folder, list(cells)),
             command=state["command"],
             suite_revisions=state.get("suite_revisions", {}),
+            adapter_bytes=state.get("adapter_bytes", {}),
         )
 
 

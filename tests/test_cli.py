@@ -203,6 +203,23 @@ def test_mgsm_without_data_and_without_the_hub_says_where_they_could_be(call: An
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("arm", "form", "expected"),
+    [
+        ("base", "adapter", ("no arm 'base' with an adapter", "r16-s200")),
+        ("r16-s200", "adapter", ("no adapter_config.json",)),
+        ("r16-s200", "gguf", ("gguf is not written here", "llama.cpp")),
+        ("r16-s200", "mxfp4", ("mxfp4 is not written here", "llm-compressor")),
+        ("r16-s200", "int8", ("--format", "merged-16bit")),
+    ],
+)
+def test_what_cannot_be_saved_is_one_line_exit_2(call: Any, tmp_path: Path, arm: str, form: str, expected: tuple[str, ...]) -> None:
+    with RunFolder.create(tmp_path / "run", fabricate_experiment(), fabricate_environment(), ""):
+        pass
+    assert_one_line(call("save", "run", arm, "--format", form, "--out", "saved"), *expected)
+    assert not (tmp_path / "saved").exists()
+
+
 def test_an_existing_folder_is_not_touched_without_resume(call: Any, tmp_path: Path) -> None:
     with RunFolder.create(tmp_path / "run", fabricate_experiment(), fabricate_environment(), ""):
         pass

@@ -92,6 +92,13 @@ BAD_VALUES: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"finetune.alpha": "0r"}, ("finetune.alpha", "above 0", "found '0r'")),
     ({"finetune.alpha": float("inf")}, ("finetune.alpha", "found 'inf'")),
     ({"finetune.method": "magic"}, ("finetune.method", "'unsloth'", "found 'magic'")),
+    ({"finetune.method": ["trl", "magic"]}, ("finetune.method", "'trl'", "found 'magic'")),
+    ({"finetune.method": ["trl", "trl"]}, ("finetune.method", "must differ")),
+    ({"finetune.method": "trl", "model.load_in_4bit": True}, ("method trl needs model.load_in_4bit: false",)),
+    ({"finetune.steps": ["epochs"]}, ("finetune.steps.0", "found 'epochs'")),
+    ({"finetune.steps": ["0epochs"]}, ("finetune.steps.0",)),
+    ({"finetune.gradient_checkpointing": "sometimes"}, ("finetune.gradient_checkpointing", "'unsloth'")),
+    ({"finetune.checkpoint_steps": 0}, ("finetune.checkpoint_steps", "greater than or equal to 1")),
     ({"finetune.train_on": ["commentary"]}, ("finetune.train_on.0", "'analysis' or 'final'")),
     ({"finetune.dataset": DELETED}, ("finetune.dataset", "required")),
     ({"finetune.learning_rate": float("nan")}, ("finetune.learning_rate", "finite")),
@@ -333,6 +340,21 @@ def test_arms_are_named_by_rank_and_steps_base_first() -> None:
 
 def test_arms_of_several_seeds_carry_the_seed() -> None:
     assert arm_names(finetune__ranks=[16], finetune__steps=[80], finetune__seeds=[1, 2]) == ["base", "r16-s80-seed1", "r16-s80-seed2"]
+
+
+def test_arms_of_several_methods_carry_the_method_and_those_of_passes_their_number() -> None:
+    names = arm_names(finetune__ranks=[8], finetune__steps=[5, "epoch", "2epochs"], finetune__method=["unsloth", "trl"])
+    assert names[1:] == ["r8-s5-unsloth", "r8-s5-trl", "r8-epoch-unsloth", "r8-epoch-trl", "r8-2epochs-unsloth", "r8-2epochs-trl"]
+    assert arm_names(finetune__ranks=[8], finetune__method="trl") == ["base", "r8-s40"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "rows", "expected"), [(30, 10, 30), ("epoch", 8, 1), ("epoch", 9, 2), ("3epochs", 9, 6), ("12epochs", 8, 12)]
+)
+def test_passes_over_the_rows_are_counted_in_optimizer_steps(steps: int | str, rows: int, expected: int) -> None:
+    finetune = parse_experiment(changed({"finetune.batch_size": 2, "finetune.gradient_accumulation": 4}), "x").finetune
+    assert finetune is not None
+    assert finetune.count_steps(steps, rows) == expected
 
 
 def test_a_finished_adapter_keeps_its_name() -> None:

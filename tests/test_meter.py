@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.meter import Reading, metered, read_environment, resident_bytes
+from bench.meter import Meter, Reading, metered, read_environment, resident_bytes
 
 MB = 10**6
 
@@ -68,6 +68,23 @@ def test_device_memory_is_known_exactly_where_there_is_a_device() -> None:
         pass
     assert (reading.peak_vram_bytes is not None) == torch.cuda.is_available()
     assert (reading.peak_reserved_bytes is not None) == torch.cuda.is_available()
+
+
+def test_nvml_is_asked_only_where_there_is_a_device() -> None:
+    with metered() as reading:
+        pass
+    if not torch.cuda.is_available():
+        assert (reading.peak_process_bytes, reading.peak_device_bytes, reading.energy_j) == (None, None, None)
+    else:
+        assert reading.peak_device_bytes is not None
+        assert reading.peak_device_bytes > 0
+
+
+def test_a_block_that_failed_keeps_its_peaks_and_has_no_time() -> None:
+    reading = Meter().stop(failed=True)
+    assert (reading.wall_s, reading.energy_j) == (None, None)
+    assert reading.peak_rss_bytes is not None
+    assert reading.peak_rss_bytes > MB
 
 
 def test_the_environment_names_the_machine_and_no_person(tmp_path: Path) -> None:

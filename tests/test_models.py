@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,17 @@ from safetensors.torch import load_file, save_file
 
 from bench.errors import ModelError
 from bench.experiment import Model
-from bench.models import EMBEDDED, check_adapter, find_model, fingerprint, load_checked, load_for_evaluation, load_tokenizer
+from bench.models import (
+    EMBEDDED,
+    check_adapter,
+    expert_layout,
+    find_model,
+    fingerprint,
+    load_checked,
+    load_for_evaluation,
+    load_tokenizer,
+    watch_loading,
+)
 
 WEIGHTS = "model.safetensors"
 
@@ -198,6 +208,69 @@ def test_a_config_that_does_not_fit_its_weights_is_refused(copied: Path, changes
 def test_four_bits_without_a_gpu_say_what_to_set() -> None:
     message = refusal(lambda: load_for_evaluation(EMBEDDED, model("embedded", load_in_4bit=True), None))
     assert "set model.load_in_4bit=false" in message
+
+
+def load_by_another(folder: Path) -> None:
+    """A loader that keeps transformers' report to itself."""
+    from transformers import AutoModelForCausalLM
+
+    AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+
+
+def test_loads_of_other_loaders_are_listened_to() -> None:
+    with watch_loading(EMBEDDED) as report:
+        load_by_another(EMBEDDED)
+    assert report == {"missing": 0, "unexpected": 0, "mismatched": 0}
+
+
+def test_random_experts_of_another_loader_are_refused(copied: Path) -> None:
+    def load() -> None:
+        with watch_loading(copied):
+            load_by_another(copied)
+
+    edit_weights(copied / WEIGHTS, lambda tensors: tensors.pop("model.layers.0.mlp.experts.gate_up_proj"))
+    assert "1 missing keys on loading (model.layers.0.mlp.experts.gate_up_proj" in refusal(load)
+
+
+def test_keys_without_a_place_are_counted(copied: Path) -> None:
+    edit_weights(copied / WEIGHTS, lambda tensors: tensors.update({"model.layers.0.strange": torch.zeros(2)}))
+    with watch_loading(copied) as report:
+        load_by_another(copied)
+    assert report == {"missing": 0, "unexpected": 1, "mismatched": 0}
+
+
+def test_a_loader_that_told_nothing_is_not_trusted_and_transformers_is_left_as_it_was() -> None:
+    from transformers import PreTrainedModel
+
+    def load() -> None:
+        with watch_loading(EMBEDDED):
+            pass
+
+    before = PreTrainedModel.__dict__["from_pretrained"]
+    assert "did not tell which keys it found" in refusal(load)
+    assert PreTrainedModel.__dict__["from_pretrained"] is before
+
+
+class Named:
+    """Parameters by name, as a model gives them."""
+
+    def __init__(self, **parameters: Any):
+        self.parameters = {name.replace("__", "."): parameter for name, parameter in parameters.items()}
+
+    def named_parameters(self) -> Iterator[tuple[str, Any]]:
+        return iter(self.parameters.items())
+
+
+def test_layouts_of_the_experts_are_told_apart() -> None:
+    from bitsandbytes.nn import Params4bit
+
+    assert expert_layout(load_checked(EMBEDDED, "float32")) == "float32"
+    assert expert_layout(load_checked(EMBEDDED, "bfloat16")) == "bfloat16"
+    four_bit, packed = Params4bit(torch.zeros(4, 4), requires_grad=False), torch.zeros(4, dtype=torch.uint8)
+    assert expert_layout(Named(layers__0__mlp__experts__gate_up_proj=four_bit)) == "nf4-fused"
+    assert expert_layout(Named(layers__0__mlp__experts__gate_up_projs__3__weight=four_bit)) == "nf4-per-expert"
+    assert expert_layout(Named(layers__0__mlp__experts__gate_up_proj_blocks=packed)) == "mxfp4-packed"
+    assert expert_layout(Named(layers__0__self_attn__q_proj__weight=four_bit)) is None
 
 
 # --- adapters

@@ -27,10 +27,12 @@ from fabricated import fabricate_run, fabricate_zero_run
 
 from bench.comparison import compare
 from bench.gate import waive
-from bench.records import Run, RunVerdict, VerdictName
+from bench.phases import phase_records
+from bench.records import Run, RunVerdict, TrainingPhase, VerdictName
 from bench.report import words, write_report
 from bench.report.flips import channels
 from bench.report.focus import focus_on
+from bench.report.tables import training_phases
 
 VERDICTS: tuple[VerdictName, ...] = ("pass", "fail", "inconclusive", "invalid")
 VOID = {"meta", "link", "br", "hr", "img", "input", "path", "use", "rect", "line", "circle"}
@@ -601,3 +603,21 @@ def test_experiment_file_downloads_as_it_was_run(browser: Browser, reports: Repo
     text = base64.b64decode(address.partition("base64,")[2]).decode()
     assert "name: embedded" in text
     assert "margin: 0.05" in text
+
+
+def test_each_phase_of_a_training_has_its_cost_and_a_failed_arm_what_it_reached(tmp_path: Path) -> None:
+    run = fabricate_run(tmp_path, select_problems=20, gate_problems=120, gpu=True)
+    segments = [TrainingPhase("load", 12.5, peak_vram_bytes=2**34), TrainingPhase("steady", None, steps=3, peak_vram_bytes=2**36)]
+    trained = next(iter(run.training.values()))
+    failed = dataclasses.replace(trained, status="failed", phases=phase_records(segments))
+    phased = dataclasses.replace(run, training={trained.arm: failed})
+    table = training_phases(phased)
+    assert table is not None
+    assert {len(row) for row in table.rows} == {len(table.columns)}
+    assert [row[2].text for row in table.rows] == ["load", "steady steps"]
+    titles = [column.title for column in table.columns]
+    assert [row[titles.index("allocated")].text for row in table.rows] == ["16.00\u00a0GiB", "64.00\u00a0GiB"]
+    assert [row[titles.index("step")].text for row in table.rows] == [words.MISSING, words.UNKNOWN]
+    assert {row[0].small for row in table.rows} == {"failed"}
+    assert 'id="training-phases"' in written(phased, tmp_path / "page")
+    assert training_phases(run) is None

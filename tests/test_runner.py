@@ -13,14 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fabricated import fabricate_environment
 
 from bench.baseline import of_run
+from bench.card import card, find_arm
 from bench.catalog import SUITES, find_suite
+from bench.executors import LocalExecutor
 from bench.experiment import Experiment, parse_experiment
 from bench.gate import incomplete
+from bench.jobs import TrainJob
 from bench.records import EXIT_CODES, Baseline, CellId, Run
-from bench.runner import gate_run, run_experiment
-from bench.store import cell_file, load_run
+from bench.runner import _Conductor, _train, _training_jobs, gate_run, preflight, run_experiment
+from bench.store import RunFolder, cell_file, load_run, read_training
 
 pytestmark = pytest.mark.slow
 
@@ -307,3 +311,76 @@ def test_an_arm_that_cannot_be_trained_is_recorded_and_invalid(rows: Path, tmp_p
     verdict = gate_run(failed)
     assert (verdict.verdict, verdict.exit_code) == ("invalid", 4)
     assert verdict.gates[0].reasons[0].startswith(f"arm {ARM} failed: training: no row keeps")
+
+
+def test_a_finished_adapter_is_evaluated_without_training_and_its_size_recorded(finished: Run, tmp_path: Path) -> None:
+    """The arm of another run, under its own name: the same adapter gives the same answers."""
+    adapter = finished.folder / "adapters" / ARM
+    done = run({**base_alone(), "adapters": [{"name": "ours", "path": str(adapter)}]}, tmp_path / "run")
+    assert done.adapter_bytes == {"ours": (adapter / "adapter_model.safetensors").stat().st_size}
+    assert finished.adapter_bytes[ARM] == done.adapter_bytes["ours"] == finished.training[ARM].adapter_bytes
+    assert done.training == {}
+    assert (adapter / "README.md").read_text(encoding="utf-8") == card(finished, find_arm(finished, ARM), "adapter")
+    before = finished.samples[(finished.samples["arm"] == ARM) & (finished.samples["split"] == "dev")]
+    after = done.samples[done.samples["arm"] == "ours"]
+    assert after["completion"].tolist() == before["completion"].tolist()
+
+
+# --- a training run that dies
+
+
+DYING_WORKER = """
+import json, os, sys
+job = json.load(sys.stdin)
+def tell(**event): print(json.dumps(event), flush=True)
+if job["kind"] == "evaluate" or job["rank"] == 2:
+    sys.exit(3)
+tell(event="training_phase", phase={"name": "load", "wall_s": 1.5, "peak_vram_bytes": 100})
+for step in (1, 2):
+    tell(event="step", step=step, loss=1.0, learning_rate=0.5)
+known = {"status": "trained", "reason": None, "rank": 4, "steps": 2}
+known |= {"seed": 3407, "alpha": 16, "method": "unsloth", "trainable_parameters": 7}
+tell(event="trained", training=known | {"arm": job["stops"][0]["arm"], "key": job["stops"][0]["key"]})
+tell(event="training_phase", phase={"name": "steady", "wall_s": None, "peak_vram_bytes": 900, "peak_rss_bytes": 5})
+tell(event="failed", reason="out of memory in steady", exit_code=70)
+sys.exit(1)
+"""
+
+
+def test_a_run_that_dies_keeps_what_was_known_and_the_other_arms_go_on(rows: Path, tmp_path: Path) -> None:
+    """Two stops of rank 4, the second of which runs out of memory; rank 2 says nothing at all."""
+    data = {**base_alone(), "finetune": {**whole(rows)["finetune"], "ranks": [4, 2], "steps": [2, 4]}}
+    plan = preflight(experiment(data))
+    progress = Silent()
+    with RunFolder.create(tmp_path / "run", plan.experiment, fabricate_environment(), "") as folder:
+        executor = LocalExecutor(1, tmp_path / "logs", command=(sys.executable, "-c", DYING_WORKER))
+        _train(_Conductor(plan, folder, executor, progress, None))
+        found = {arm: read_training(folder.path, arm) for arm in ("r4-s2", "r4-s4", "r2-s2", "r2-s4")}
+    assert {arm: training.status for arm, training in found.items() if training} == dict.fromkeys(found, "failed") | {"r4-s2": "trained"}
+    died = found["r4-s4"]
+    assert died is not None
+    assert (died.reason, died.peak_vram_bytes, died.peak_rss_bytes) == ("out of memory in steady", 900, 5)
+    assert [(phase["name"], phase["wall_s"]) for phase in died.phases] == [("load", 1.5), ("steady", None)]
+    assert [point["loss"] for point in died.losses] == [1.0, 1.0]
+    assert set(folder.failed_arms) == {"r4-s4", "r2-s2", "r2-s4"}
+    assert any("r4-s4 failed: training: out of memory in steady" in warning for warning in progress.warnings)
+
+
+def jobs(rows: Path, folder: Path, **finetune: Any) -> list[TrainJob]:
+    data = {**base_alone(), "finetune": {**whole(rows)["finetune"], "ranks": [4], "steps": [2, 4], **finetune}}
+    plan = preflight(experiment(data))
+    with RunFolder.create(folder, plan.experiment, fabricate_environment(), "") as made:
+        return _training_jobs(_Conductor(plan, made, LocalExecutor(1, folder / "logs"), Silent(), None))
+
+
+def test_one_run_serves_all_step_counts_only_where_the_schedule_allows(rows: Path, tmp_path: Path) -> None:
+    (shared,) = jobs(rows, tmp_path / "a")
+    assert [stop.steps for stop in shared.stops] == [2, 4]
+    assert [[stop.steps for stop in job.stops] for job in jobs(rows, tmp_path / "b", schedule="linear")] == [[2], [4]]
+
+
+def test_every_seed_and_method_is_a_run_of_its_own_with_its_own_checkpoints(rows: Path, tmp_path: Path) -> None:
+    made = jobs(rows, tmp_path / "a", seeds=[1, 2], method=["unsloth", "trl"])
+    assert {(job.method, job.seed) for job in made} == {("unsloth", 1), ("unsloth", 2), ("trl", 1), ("trl", 2)}
+    assert len({job.key for job in made}) == len({job.checkpoints for job in made}) == len({job.name for job in made}) == 4
+    assert len({stop.key for job in made for stop in job.stops}) == 8

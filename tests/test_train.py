@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
 
 from bench.catalog import SUITES
-from bench.executors import LocalExecutor
+from bench.executors import WORKER, LocalExecutor, child_environment
 from bench.experiment import Experiment, Method, parse_experiment
 from bench.finetune import data
 from bench.finetune.lora import RESPONSE, expected_parameters
+from bench.finetune.train import COMMIT, find_checkpoint, is_out_of_memory
 from bench.jobs import Event, Job, Stop, TrainJob
 from bench.models import EMBEDDED, load_checked, load_tokenizer
 from bench.records import Training
@@ -96,7 +100,7 @@ class Trained:
 
     def hear(self, job: Job, event: Event) -> None:
         if event["event"] == "step":
-            self.steps[job.name].append(event["step"])
+            self.steps.setdefault(job.name, []).append(event["step"])
         elif event["event"] == "training_phase":
             self.phases.setdefault(job.name, []).append(event["phase"]["name"])
         elif event["event"] == "trained":
@@ -278,3 +282,93 @@ def test_layout_and_load_report_stand_in_the_record(trained: Trained) -> None:
         assert trained.trainings[arm].layout == "float32"
         assert trained.trainings[arm].load_report == {"missing": 0, "unexpected": 0, "mismatched": 0}
         assert trained.trainings[arm].gradient_checkpointing == "off"
+
+
+# --- going on from a checkpoint
+
+
+def kill_at(step: int, run: TrainJob, log: Path) -> None:
+    """Start the run in a process of its own and end it by SIGKILL once it has told of this step."""
+    environment = child_environment(os.environ) | {"UNSLOTH_COMPILE_LOCATION": str(log.with_suffix(".compiled"))}
+    with log.open("w", encoding="utf-8") as errors:
+        process = subprocess.Popen(WORKER, stdin=PIPE, stdout=PIPE, stderr=errors, text=True, env=environment)
+        assert process.stdin
+        assert process.stdout
+        with process, process.stdin:
+            process.stdin.write(run.model_dump_json())
+            process.stdin.close()
+            for line in process.stdout:
+                event = json.loads(line)
+                assert event["event"] in ("training_phase", "step"), event
+                if event.get("step") == step:
+                    process.kill()
+                    return
+    raise AssertionError(f"the run ended before step {step}: {log.read_text(encoding='utf-8')[-500:]}")
+
+
+@pytest.mark.parametrize(("method", "same_as"), [("unsloth", "shared-4"), ("trl", "plain-4")])
+def test_a_killed_run_goes_on_from_its_checkpoint_bit_for_bit(method: Method, same_as: str, trained: Trained, tmp_path: Path) -> None:
+    run = trained.job(f"killed-{method}", (4,), method, checkpoint_steps=1)
+    kill_at(3, run, tmp_path / "log")
+    (torn := run.checkpoints / "checkpoint-3").mkdir(exist_ok=True)  # as where it was being written
+    (torn / COMMIT).unlink(missing_ok=True)
+    assert LocalExecutor(1, tmp_path / "logs").run([run], trained.hear) == {}
+    record, whole = trained.trainings[f"killed-{method}-4"], trained.trainings[same_as]
+    assert record.resumed_from == 2
+    assert trained.weights(record.arm) == trained.weights(same_as)
+    assert (record.losses, record.held_out_loss) == (whole.losses, whole.held_out_loss)
+    assert sum(phase["steps"] for phase in record.phases) == 4
+    assert sum(phase["tokens"] or 0 for phase in record.phases) == sum(phase["tokens"] or 0 for phase in whole.phases)
+    assert not run.checkpoints.exists()
+
+
+def checkpoint(folder: Path, step: int, **state: Any) -> Path:
+    path = folder / f"checkpoint-{step}"
+    path.mkdir()
+    (path / COMMIT).write_text(json.dumps({"key": "k", "step": step} | state), encoding="utf-8")
+    return path
+
+
+def test_only_a_whole_checkpoint_of_the_same_recipe_before_the_first_stop_is_gone_on_from(tmp_path: Path) -> None:
+    good, earlier = checkpoint(tmp_path, 8), checkpoint(tmp_path, 4)
+    checkpoint(tmp_path, 9, key="other")
+    checkpoint(tmp_path, 10)
+    (tmp_path / "checkpoint-7").mkdir()
+    (checkpoint(tmp_path, 6) / COMMIT).write_text("{", encoding="utf-8")
+    assert find_checkpoint(tmp_path, "k", before=10) == good
+    assert sorted(tmp_path.iterdir()) == sorted([good, earlier])
+    assert find_checkpoint(tmp_path / "nowhere", "k", before=10) is None
+
+
+# --- out of memory
+
+
+def test_torchs_and_pythons_words_for_no_memory_are_known() -> None:
+    import torch
+
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60)
+    assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))
+
+
+def test_a_run_without_memory_says_where_and_tells_the_peak_reached(trained: Trained, tmp_path: Path) -> None:
+    """The child may have a third of a gigabyte more than it holds after its imports, and is given a batch that takes more."""
+    limited = (
+        "import resource, psutil, bench.finetune.train as train\n"
+        "begin = train._Course.go\n"
+        "def go(self, *arguments):\n"
+        "    limit = psutil.Process().memory_info().vms + 2**28\n"
+        "    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
+        "    begin(self, *arguments)\n"
+        "train._Course.go = go\n"
+        "from bench.worker import main; main()"
+    )
+    run = trained.job("large", (1,), "trl", batch_size=24)
+    told: list[Event] = []
+    failures = LocalExecutor(1, tmp_path / "logs", command=(sys.executable, "-c", limited)).run([run], lambda _, event: told.append(event))
+    assert failures["large"].reason.startswith("out of memory in first_step, with ")
+    assert (told[-1]["phase"]["name"], told[-1]["phase"]["wall_s"]) == ("first_step", None)
+    assert told[-1]["phase"]["peak_rss_bytes"] > 2**28

@@ -133,7 +133,7 @@ def _sections(run: Run, focus: Focus, cells: Cells, figures: Mapping[str, Figure
         [tables.selection(run), tables.failed_arms(run)],
         tables.grid(run, focus, cells),
     )
-    yield _section("training", "Training", drawn("training-loss"), [tables.training(run), tables.phases(run)])
+    yield _section("training", "Training", drawn("training-loss"), [tables.training(run), tables.training_phases(run), tables.phases(run)])
 
 
 def _section(

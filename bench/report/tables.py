@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bench import records
-from bench.records import OUTCOMES, Comparison, Run, Training, Verdict
+from bench.records import OUTCOMES, Comparison, Run, Training, TrainingPhase, Verdict
 from bench.repeats import repeat_table
 from bench.report import words
 from bench.report.cells import Cells, CellSummary
@@ -427,6 +427,52 @@ def _training_row(item: Training, chosen: bool) -> tuple[Entry, ...]:
 def _kinds_words(kinds: dict[str, int]) -> str:
     """One kind is named, several also say how many parameters each has."""
     return ", ".join(kinds) if len(kinds) == 1 else ", ".join(f"{kind}{words.NBSP}{number:,}" for kind, number in kinds.items())
+
+
+PHASE_NAMES = {"load": "load", "lora": "LoRA", "first_step": "first step", "steady": "steady steps", "save": "save"}
+
+
+def training_phases(run: Run) -> Table | None:
+    """Time, memory and energy of each phase of each arm's training; an arm that failed shows what it had reached."""
+    gpu = run.environment.gpu is not None
+    rows = []
+    for training in run.training.values():
+        for phase in training.phases:
+            memory = ("peak_vram_bytes", "peak_reserved_bytes", "peak_process_bytes", "peak_device_bytes") if gpu else ()
+            rows.append(
+                (
+                    Entry(training.arm, small="" if training.status == "trained" else "failed"),
+                    Entry(training.method),
+                    Entry(PHASE_NAMES.get(phase["name"], phase["name"])),
+                    Entry(words.seconds(phase["wall_s"]), _raw(phase["wall_s"])),
+                    Entry(words.seconds(phase["median_step_s"]) if phase["steps"] else words.MISSING, _raw(phase["median_step_s"])),
+                    Entry(words.count(phase["tokens_per_s"]) if phase["steps"] else words.MISSING, _raw(phase["tokens_per_s"])),
+                    *(Entry(words.size(phase[name]), _raw(phase[name])) for name in (*memory, "peak_rss_bytes")),
+                    *([Entry(words.count(phase["energy_j"]), _raw(phase["energy_j"]))] if gpu else []),
+                )
+            )
+    if not rows:
+        return None
+    hints = field_hints(TrainingPhase)
+    on_gpu = (
+        Column("allocated", hints.get("peak_vram_bytes", "")),
+        Column("reserved", hints.get("peak_reserved_bytes", "")),
+        Column("process", hints.get("peak_process_bytes", "")),
+        Column("device", hints.get("peak_device_bytes", "")),
+    )
+    columns = (
+        Column("arm", numeric=False),
+        Column("trainer", numeric=False),
+        Column("phase", hints.get("name", ""), numeric=False),
+        Column("time"),
+        Column("step", hints.get("median_step_s", "")),
+        Column("tokens a second", hints.get("tokens_per_s", "")),
+        *(on_gpu if gpu else ()),
+        Column("host memory", "Peak resident memory of the training process."),
+        *([Column("energy, J", hints.get("energy_j", ""))] if gpu else []),
+    )
+    note = "Arms of one training run share its load, LoRA and first step. Peaks are the phase's own."
+    return Table("training-phases", "Training: time and memory of each phase", columns, tuple(rows), note)
 
 
 def phases(run: Run) -> Table | None:
