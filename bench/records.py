@@ -350,6 +350,8 @@ class Run:
     """What the user typed, for the page's `reproduce` line."""
     suite_revisions: dict[str, str] = field(default_factory=dict)
     """Suite name -> hash of its files and its local data. Empty in runs recorded before it was kept."""
+    data_sources: dict[str, str] = field(default_factory=dict)
+    """Suite name -> where its rows came from: its own, a local folder, or the hub at a commit (`unpinned` where at none)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,7 @@ class RunFolder:
         self.selection: Selection | None = None
         self.comparisons: list[Comparison] = []
         self.suite_revisions: dict[str, str] = {}
+        self.data_sources: dict[str, str] = {}
         self._asked: set[CellId] = set()
         self._files: dict[CellId, TextIO] = {}
         self._prompts: set[str] = set()
@@ -174,6 +175,7 @@ class RunFolder:
             "environment": dataclasses.asdict(self.environment),
             "failed_arms": self.failed_arms,
             "suite_revisions": self.suite_revisions,
+            "data_sources": self.data_sources,
             "selection": dataclasses.asdict(self.selection) if self.selection else None,
             "cells": [dataclasses.asdict(record) for record in self.cells.values()],
             "phases": [dataclasses.asdict(phase) for phase in self.phases],
@@ -297,6 +299,7 @@ def load_run(path: str | Path) -> Run:
             samples=read_samples(folder, list(cells)),
             command=state["command"],
             suite_revisions=state.get("suite_revisions", {}),
+            data_sources=state.get("data_sources", {}),
         )
 
 

@@ -30,8 +30,8 @@ def task(language: str, folder: Path | None = None) -> Any:
     return manager(folder).load([f"mgsm_{language}"])["tasks"][f"mgsm_{language}"]
 
 
-def scored(language: str, replies: list[str], folder: Path) -> list[dict[str, Any]]:
-    """lm-eval's samples where the model answers `replies` in order."""
+def scored(language: str, replies: list[str], folder: Path, filter_name: str = "answer") -> list[dict[str, Any]]:
+    """lm-eval's samples of one filter where the model answers `replies` in order."""
     from lm_eval import simple_evaluate
     from lm_eval.api.model import LM
 
@@ -46,7 +46,7 @@ def scored(language: str, replies: list[str], folder: Path) -> list[dict[str, An
 
     name = f"mgsm_{language}"
     result = simple_evaluate(FakeLM(), tasks=[name], task_manager=manager(folder), bootstrap_iters=0, log_samples=True)
-    samples: list[dict[str, Any]] = result["samples"][name]
+    samples: list[dict[str, Any]] = [sample for sample in result["samples"][name] if sample["filter"] == filter_name]
     return sorted(samples, key=lambda sample: sample["doc_id"])
 
 
