@@ -226,6 +226,56 @@ def _scored(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str, Sample, 
                 yield from ((scorer, language, sample, mine[int(sample.item_id)]["item"]) for sample in samples)
 
 
+def replay_in_lm_eval(rows: Sequence[dict[str, Any]], folder: Path) -> list[Pair]:
+    """Recorded completions of one language, scored by lm-eval itself as its hf model would hand them over, and by us.
+
+    With think_end_token at `<|message|>` that model drops what stands before the last one, and special tokens everywhere.
+    """
+    from lm_eval import simple_evaluate
+    from lm_eval.api.model import LM
+    from lm_eval.tasks import TaskManager
+
+    tokenizer = load_tokenizer(EMBEDDED)
+    language = rows[0]["language"]
+    texts = [_without_specials(row["completion"].rpartition("<|message|>")[2], tokenizer) for row in rows]
+
+    class Replay(LM):
+        def generate_until(self, requests: list[Any], **_: Any) -> list[str]:
+            return [texts[request.doc_id] for request in requests]
+
+        def loglikelihood(self, requests: list[Any], **_: Any) -> Any:
+            raise NotImplementedError
+
+        loglikelihood_rolling = loglikelihood
+
+    (folder / f"mgsm_{language}.tsv").write_text("".join(f"Q{row['item']}\t{row['target']}\n" for row in rows), encoding="utf-8")
+    manager = TaskManager(include_path=str(ROOT / "suites" / "mgsm"), include_defaults=False, metadata={"data": {"mgsm": str(folder)}})
+    made = simple_evaluate(Replay(), tasks=[f"mgsm_{language}"], task_manager=manager, bootstrap_iters=0, log_samples=True)
+    theirs = {(f"mgsm_{language}", row["doc"]["item_id"]): row for row in made["samples"][f"mgsm_{language}"] if row["filter"] == "answer"}
+    place = Place(f"mgsm_{language}", "mgsm", "test", language)
+    return pair_up(place, "high", _replay(rows, place, data={"mgsm": folder}), theirs)
+
+
+def _without_specials(text: str, tokenizer: Any) -> str:
+    return str(tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"], skip_special_tokens=True))
+
+
+def recorded_by_language() -> Iterator[list[dict[str, Any]]]:
+    """The recorded completions, language by language."""
+    rows = [json.loads(line) for line in RECORDED.read_text(encoding="utf-8").splitlines()]
+    for language in dict.fromkeys(row["language"] for row in rows):
+        yield [row for row in rows if row["language"] == language]
+
+
+def replay_all() -> list[Pair]:
+    """All recorded completions, as lm-eval and as we score them."""
+    pairs = []
+    for rows in recorded_by_language():
+        with tempfile.TemporaryDirectory() as folder:
+            pairs += replay_in_lm_eval(rows, Path(folder))
+    return pairs
+
+
 def _replay(rows: Sequence[dict[str, Any]], place: Place, **changes: Any) -> list[Sample]:
     engine = FakeEngine(load_tokenizer(EMBEDDED), [row["completion"] for row in rows])
     return ask_us(engine, place, ["high"], None, max_new_tokens={"high": 2048}, **changes)
@@ -292,7 +342,8 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.what == "recorded":
         found = score_recorded()
-        print(recorded_table(found), disagreements(found), sep="\n\n")
+        pairs = replay_all()
+        print(recorded_table(found), disagreements(found), cli_table(pairs), differing_items(pairs), sep="\n\n")
         return
     pairs = compare_with_cli(asked.limit, asked.efforts.split(","), asked.batch, "EFFORTBENCH_DATA" in os.environ)
     print(cli_table(pairs), differing_items(pairs), sep="\n\n")
