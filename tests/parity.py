@@ -299,10 +299,10 @@ def cli_table(pairs: Sequence[Pair]) -> str:
 
 
 def differing_items(pairs: Sequence[Pair]) -> str:
-    """Every item whose score differs, with the reason."""
+    """Every item whose score or extracted answer differs, with the reason."""
     lines = ["| task, effort, item | ours | lm-eval | reason |", "|---|---|---|---|"]
     for pair in pairs:
-        if pair.ours[0] != pair.theirs[0]:
+        if pair.ours != pair.theirs:
             where = f"{pair.task}, {pair.effort}, {pair.item}"
             lines.append(f"| {where} | {pair.outcome} | read {pair.theirs[1]}, {pair.theirs[0]:g} | {pair.reason or 'UNEXPLAINED'} |")
     return "\n".join(lines)
