@@ -89,7 +89,12 @@ def folder_of(run: Run, root: Path = BASELINES) -> Path:
 
 
 def _decoding(run: Run) -> dict[str, Any]:
-    return run.experiment.evaluate.model_dump(mode="json", include=set(DECODING))
+    return run.experiment.evaluate.model_dump(mode="json", include=set(DECODING)) | {"scorer": _scorer(run)}
+
+
+def _scorer(run: Run) -> str | None:
+    """What scores the confirmation data, where the experiment names it."""
+    return run.experiment.evaluate.scorer.get(run.experiment.confirm.suite) if run.experiment.confirm else None
 
 
 def _refuse_unjudged(run: Run) -> None:
@@ -265,6 +270,7 @@ def unlike(run: Run, gate: Gate, baseline: Baseline) -> str | None:
         ("hardware", baseline.hardware, run.environment.hardware),
         ("confirmation data", f"{baseline.suite}@{baseline.split}", f"{confirm.suite}@{confirm.split}"),
         (f"suite {confirm.suite}", baseline.suite_revision, revision),
+        (f"scorer of {confirm.suite}", baseline.decoding.get("scorer") or "its own", _scorer(run) or "its own"),
     )
     for what, before, after in pairs:
         if before != after:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
@@ -22,9 +23,28 @@ from bench.errors import ExperimentError, SuiteError
 from bench.experiment import LM_EVAL, Name, parse_yaml, suite_name
 from bench.taskfile import TaskFile, find_task, read_task
 
+COMMIT = re.compile(r"^[0-9a-f]{40}$")
 _PACKAGE = Path(__file__).parent
 SUITES = _PACKAGE / "suites" if (_PACKAGE / "suites").is_dir() else _PACKAGE.parent / "suites"
 """Inside the wheel, or beside the package in a checkout."""
+
+
+class Hub(BaseModel):
+    """A data set on the hub, at one commit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    revision: Annotated[str, Field(pattern=COMMIT.pattern)]
+    """Commit, 40 hex digits: a branch moves, and would make another data set of the same suite."""
+    file: str
+    """A language's file in it, as in `data/{code}.jsonl`."""
+    codes: dict[str, str] = {}
+    """Language -> what the file's name calls it, where that is not its own code."""
+
+    def file_of(self, language: str) -> str:
+        """Path of one language's file."""
+        return self.file.replace("{code}", self.codes.get(language, language))
 
 
 class Suite(BaseModel):
@@ -51,6 +71,16 @@ class Suite(BaseModel):
     """Other endings that such a file may have."""
     options: list[str] = []
     """Names of settings that `evaluate.options` may give its loader."""
+    hub: Hub | None = None
+    """Where its rows come from when no local folder has them; None where the suite holds its own rows."""
+    variants: dict[Name, Hub] = {}
+    """Other data sets of the same shape, chosen by the option `variant`."""
+    scorers: list[str] = []
+    """Filters of its tasks that `evaluate.scorer` may name in place of the first."""
+    items: int | None = None
+    """Problems a language; None where the suite holds its own rows, which are counted."""
+    licence: str = "Apache-2.0"
+    """Of its rows; the package's own where the suite holds them."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Suite:
@@ -73,15 +103,50 @@ class Suite(BaseModel):
         return next((one for one in (path, *map(path.with_suffix, self.local_formats)) if one.is_file()), None)
 
     def check_options(self, options: Mapping[str, Mapping[str, object]]) -> None:
-        """Raise SuiteError on an option that the suite lacks."""
-        unknown = [name for name in options.get(self.name, {}) if name not in self.options]
+        """Raise SuiteError on an option that the suite lacks, and on a revision or variant that is none."""
+        given = options.get(self.name, {})
+        unknown = [name for name in given if name not in self.options]
         if unknown:
             raise SuiteError(f"suite {self.name} has no option {', '.join(unknown)}: it has {', '.join(self.options) or 'none'}")
+        revision = given.get("revision")
+        if revision is not None and not COMMIT.fullmatch(str(revision)):
+            raise SuiteError(
+                f"evaluate.options.{self.name}.revision must be a commit of 40 hex digits, found {revision!r}: a branch or tag moves"
+            )
+        self.find_hub(given)
+
+    def check_scorer(self, scorers: Mapping[str, str]) -> None:
+        """Raise SuiteError where `evaluate.scorer` names none of its filters."""
+        name = scorers.get(self.name)
+        if name is not None and name not in self.scorers:
+            raise SuiteError(f"suite {self.name} has no scorer {name!r}: it has {', '.join(self.scorers) or 'one of its own alone'}")
+
+    def find_hub(self, options: Mapping[str, object]) -> Hub | None:
+        """The data set on the hub under these options. Raises SuiteError on an unknown variant."""
+        name = options.get("variant")
+        if name is not None and name not in self.variants:
+            raise SuiteError(f"suite {self.name} has no variant {name!r}: it has {', '.join(self.variants) or 'none'}")
+        hub = self.variants[str(name)] if name is not None else self.hub
+        return hub.model_copy(update={"revision": str(options["revision"])}) if hub and "revision" in options else hub
+
+    def data_source(self, given: Mapping[str, Path], options: Mapping[str, Mapping[str, object]]) -> str:
+        """Where a run's rows come from, for its record: own, a local folder, or the hub at a commit."""
+        hub = self.find_hub(options.get(self.name, {}))
+        if hub is None:
+            return "the suite's own rows"
+        if (revision := self.data_revision(given)) is not None:
+            return f"a local folder ({revision})"
+        return f"{hub.id}@{hub.revision}"
+
+    @property
+    def data_name(self) -> str:
+        """The folder of its data below EFFORTBENCH_DATA: its own name, or that of the suite it borrows from."""
+        return Path(self.data_from).name if self.data_from else self.name
 
     def data_folder(self, given: Mapping[str, Path]) -> Path | None:
-        """Where its rows lie: the experiment's folder, else EFFORTBENCH_DATA/<suite>; None where neither is there."""
+        """Where its rows lie: the experiment's folder, else EFFORTBENCH_DATA/<data_name>; None where neither is there."""
         shared = os.environ.get("EFFORTBENCH_DATA")
-        folder = given.get(self.name) or (Path(shared) / self.name if shared else None)
+        folder = given.get(self.name) or (Path(shared) / self.data_name if shared else None)
         return folder if folder and folder.is_dir() else None
 
     def data_revision(self, given: Mapping[str, Path]) -> str | None:
@@ -104,10 +169,16 @@ class Suite(BaseModel):
                 return len({str(json.loads(line)["item_id"]) for line in found.read_text(encoding="utf-8").splitlines()})
             except (ValueError, KeyError, TypeError):  # rows of another shape: only its own loader can tell
                 return None
-        folder = self.data_folder(given) if self.local_files and len(self.splits) == 1 else None
+        lines = (".tsv", ".jsonl")  # a row a line; a field of a .csv may go over several
+        folder = self.data_folder(given) if self.local_files and self.local_files.endswith(lines) and len(self.splits) == 1 else None
         paths = [folder / self.local_file(language) for language in self.languages] if folder else []
         local = next((path for path in paths if path.is_file()), None)
         return len([line for line in local.read_text(encoding="utf-8").split("\n") if line.strip()]) if local else None
+
+    def describe_items(self) -> str:
+        """Problems a language in each split, for people."""
+        counts = {split: self.items or self.count_items(split, {}) for split in self.splits}
+        return ", ".join(f"{split} {count:,}" if count else f"{split} unknown" for split, count in counts.items())
 
     @property
     def source(self) -> str:
@@ -182,6 +253,18 @@ class TaskSuite(Suite):
             digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
             digest.update(path.read_bytes())
         return digest.hexdigest()[:12]
+
+    def data_source(self, given: Mapping[str, Path], options: Mapping[str, Mapping[str, object]]) -> str:
+        """Where its rows come from; `unpinned` where the hub may serve others tomorrow."""
+        config = self.definition.config
+        if (revision := self.data_revision(given)) is not None:
+            return f"a local folder ({revision})"
+        if config.get("custom_dataset"):
+            return "the task's own code"
+        if self.definition.has_local_data:
+            return "local files, in the suite's revision"
+        pinned = options.get(self.name, {}).get("revision") or (config.get("dataset_kwargs") or {}).get("revision")
+        return f"{config.get('dataset_path')}@{pinned}" if pinned else f"{config.get('dataset_path')}, unpinned"
 
     @property
     def source(self) -> str:
@@ -264,6 +347,9 @@ def _task_suite(name: str, path: Path) -> TaskSuite:
             default_split="test",
             languages={language: "English" if language == "en" else language},
             definition=definition,
+            options=["revision"],
+            scorers=definition.filters,
+            licence="see the data set's own card",
         )
     except ValidationError as error:
         raise SuiteError(f"{path} cannot be a suite: {_problems(error)}") from error

@@ -145,16 +145,18 @@ def power(
 
 @app.command()
 def suites() -> None:
-    """List the suites, their splits, languages and revisions."""
-    from rich.table import Table
+    """List the suites: problems a language, languages, licence, where the rows come from, and revision."""
+    from rich.table import Column, Table
 
     from bench.catalog import find_suite, suite_names
 
-    table = Table("suite", "splits", "languages", "asks for reasoning language", "revision")
+    titles = ("problems a language", "languages", "licence", "data", "reasoning language", "revision")
+    table = Table(Column("suite", no_wrap=True), *(Column(title, overflow="fold") for title in titles), show_lines=True)
     for name in suite_names():
         suite = find_suite(name)
-        asks = "yes" if suite.asks_reasoning_language else "no"
-        table.add_row(name, " ".join(suite.splits), " ".join(suite.languages), asks, suite.revision)
+        asks = "asked for" if suite.asks_reasoning_language else "not asked for"
+        data = f"{suite.hub.id}\n@{suite.hub.revision[:12]}" if suite.hub else "own rows"
+        table.add_row(name, suite.describe_items(), " ".join(suite.languages), suite.licence, data, asks, suite.revision)
     console.print(table)
 
 

@@ -198,6 +198,8 @@ class Evaluate(Strict):
 
     options: dict[str, dict[str, int | str]] = Field(default_factory=dict)
     """Settings of a suite's own, by suite name, such as mmmlu's `subset`; its README lists them."""
+    scorer: dict[str, str] = Field(default_factory=dict)
+    """Filter that scores a suite, by suite name, such as mgsm's `simple-evals`; without it the first of its task."""
 
     _values_differ = field_validator("suites", "languages", "efforts")(_distinct)
 
@@ -211,7 +213,7 @@ class Evaluate(Strict):
         names = self.suite_names
         if len(set(names)) != len(names):
             raise ValueError(f"suites must have different names, found {', '.join(names)}")
-        for block, named in (("data", self.data), ("options", self.options)):
+        for block, named in (("data", self.data), ("options", self.options), ("scorer", self.scorer)):
             strange = [name for name in named if name not in names]
             if strange:
                 raise ValueError(f"{block} names {', '.join(strange)}, but evaluate.suites has {', '.join(names)}")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import lm_eval
+import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
@@ -33,6 +34,9 @@ from bench.records import CellId, Outcome, Sample
 
 INVALID = "[invalid]"
 """What lm-eval's filters give where they find no answer."""
+
+MEANS = ("mean", "nanmean")
+"""Aggregations of lm-eval whose result is the mean of single answers' scores."""
 
 FEWSHOT_SEED = 1234
 """lm-eval's own default; its evaluate() sets none, and would draw other examples in every run."""
@@ -93,6 +97,8 @@ def load_tasks(ask: Ask) -> dict[str, Any]:
     for task in tasks.values():
         name = task.config.task
         check_output_type(name, task.OUTPUT_TYPE)
+        _check_metric(name, task)
+        _choose_scorer(task, ask.evaluate.scorer.get(ask.suite.name))
         if split not in task.dataset:
             where = "its own file" if isinstance(ask.suite, TaskSuite) else "suite.yaml"
             raise SuiteError(f"task {name} has no split {split!r}, which {where} names: it has {', '.join(task.dataset)}")
@@ -100,9 +106,32 @@ def load_tasks(ask: Ask) -> dict[str, Any]:
     return tasks
 
 
+def _check_metric(name: str, task: Any) -> None:
+    """Raise SuiteError where the first metric is no mean of single answers' scores: a cell's score is one, and so is its interval."""
+    metric, aggregation = next(iter(task.aggregation().items()), (None, None))
+    how = getattr(aggregation, "__name__", str(aggregation))
+    if how not in MEANS:
+        raise SuiteError(
+            f"task {name} is scored by {metric} over all answers together (aggregation {how}): an answer has no score of its own, so "
+            "nothing can be compared problem by problem. Choose a task, or put first a metric, whose aggregation is mean"
+        )
+
+
+def _choose_scorer(task: Any, scorer: str | None) -> None:
+    """Put the named filter first: the first one scores. Raises SuiteError where the task has none of that name."""
+    if scorer is None:
+        return
+    names = [ensemble.name for ensemble in task._filters]
+    if scorer not in names:
+        raise SuiteError(f"task {task.config.task} has no filter {scorer!r}, which evaluate.scorer names: it has {', '.join(names)}")
+    task._filters = sorted(task._filters, key=lambda ensemble: ensemble.name != scorer)
+
+
 def _load_folder(ask: Ask) -> dict[str, Any]:
     """The tasks of a suite's folder, by language."""
     data = {name: str(path) for name, path in ask.evaluate.data.items()}
+    if ask.suite.name in data:  # its loader may be that of the suite it borrows from
+        data[ask.suite.data_name] = data[ask.suite.name]
     manager = TaskManager(
         include_path=[str(ask.suite.folder)],
         include_defaults=False,
@@ -120,6 +149,9 @@ def _load_one(suite: TaskSuite, evaluate: Evaluate) -> dict[str, Any]:
     definition, data = suite.definition, suite.data_folder(evaluate.data)
     # the adapter makes samples_per_item itself: lm-eval's repeats share an item
     config: dict[str, Any] = {"include": str(definition.path), "task": definition.name, "repeats": 1}
+    revision = evaluate.options.get(suite.name, {}).get("revision")
+    if revision is not None and data is None:
+        config["dataset_kwargs"] = {**(definition.config.get("dataset_kwargs") or {}), "revision": revision}
     if data is not None:
         config["dataset_path"] = str(data.resolve())
         if not (data / "README.md").is_file():  # the card that would say which of its files are which configuration
@@ -314,7 +346,15 @@ def score_final(task: Any, instance: Instance, final: str) -> Scored:
     metrics = task.process_results(instance.doc, [answer])
     text = answer if isinstance(answer, str) else str(answer)
     found = final.strip() != "" and text not in (INVALID, "")
-    return Scored(text if found else None, float(next(iter(metrics.values()))) if found else 0.0)
+    return Scored(text if found else None, _score(task, metrics) if found else 0.0)
+
+
+def _score(task: Any, metrics: Mapping[str, Any]) -> float:
+    """Of the first metric. Raises SuiteError where it is no share: a mean of anything else is not told from a good or a bad score."""
+    name, value = next(iter(metrics.items()))
+    if not isinstance(value, int | float | np.number | np.bool_) or not 0 <= value <= 1:
+        raise SuiteError(f"task {task.config.task}: its metric {name} gives an answer {value!r:.60}; expected a number from 0 to 1")
+    return float(value)
 
 
 def _refuse_twins(questions: Sequence[_Question]) -> None:

@@ -392,6 +392,8 @@ class Run:
     """Suite name -> hash of its files and its local data. Empty in runs recorded before it was kept."""
     adapter_bytes: dict[str, int] = field(default_factory=dict)
     """Arm name -> size on disk of the weights of the adapter it was evaluated with."""
+    data_sources: dict[str, str] = field(default_factory=dict)
+    """Suite name -> where its rows came from: its own, a local folder, or the hub at a commit (`unpinned` where at none)."""
 
 
 @dataclass(frozen=True, slots=True)

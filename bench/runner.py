@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.card import write_cards
-from bench.catalog import Suite, TaskSuite, find_suite
+from bench.catalog import Hub, Suite, TaskSuite, find_suite
 from bench.errors import ModelError, SuiteError, UsageError
 from bench.executors import Failure, LocalExecutor
 from bench.experiment import Arm, Confirm, Experiment, Gate, Select, load_experiment
@@ -25,6 +25,7 @@ from bench.jobs import EvaluateJob, Event, Job, PassSpec, Stop, TrainJob
 from bench.models import ADAPTER_FILES, check_adapter, find_model, fingerprint, load_tokenizer
 from bench.phases import largest, merge_phases, phase_records
 from bench.records import Baseline, CellId, CellRecord, Phase, Run, RunVerdict, Sample, Training, TrainingPhase, Verdict
+from bench.rows import is_cached
 from bench.store import RunFolder, cell_file, load_run, read_samples, slug
 
 RUNS = Path("reports") / "runs"
@@ -101,6 +102,8 @@ def run_experiment(
     with opener(path, experiment, environment, command) as folder:
         executor = LocalExecutor(plan.workers, path / "logs", verbose=verbose)
         conductor = _Conductor(plan, folder, executor, progress or Progress(), limit)
+        asked = experiment.evaluate
+        folder.data_sources = {name: suite.data_source(asked.data, asked.options) for name, suite in plan.suites.items()}
         folder.suite_revisions = {name: _revision(suite, experiment) for name, suite in plan.suites.items()}
         try:
             _conduct(conductor)
@@ -163,6 +166,7 @@ def _check_apart(suites: dict[str, Suite], select: Select, confirm: Confirm) -> 
 def _check_data(suite: Suite, languages: Sequence[str], experiment: Experiment) -> None:
     """Raise SuiteError where a suite's rows are neither in a local folder nor to be had from the hub."""
     suite.check_options(experiment.evaluate.options)
+    suite.check_scorer(experiment.evaluate.scorer)
     if isinstance(suite, TaskSuite):  # nobody has looked at such a task before: load it now, and not after hours of training
         from bench.lm import Ask, load_tasks
 
@@ -173,11 +177,19 @@ def _check_data(suite: Suite, languages: Sequence[str], experiment: Experiment) 
         return
     folder = suite.data_folder(experiment.evaluate.data)
     missing = [suite.local_file(language) for language in languages if folder is None or suite.find_local(folder, language) is None]
+    hub = suite.find_hub(experiment.evaluate.options.get(suite.name, {}))
+    if missing and suite.name not in experiment.evaluate.data and hub is not None and os.environ.get("HF_HUB_OFFLINE") == "1":
+        missing = [suite.local_file(language) for language in languages if not _is_here(suite, folder, hub, language)]
     if missing and (suite.name in experiment.evaluate.data or os.environ.get("HF_HUB_OFFLINE") == "1"):
         raise SuiteError(
             f"suite {suite.name}: no {', '.join(missing)} in {folder or 'any local folder'}: give a folder that has them "
-            f"(evaluate.data.{suite.name}, or EFFORTBENCH_DATA with a folder {suite.name}), or let the hub be reached"
+            f"(evaluate.data.{suite.name}, or EFFORTBENCH_DATA with a folder {suite.data_name}), or let the hub be reached"
         )
+
+
+def _is_here(suite: Suite, folder: Path | None, hub: Hub, language: str) -> bool:
+    """Whether a language's rows can be read offline: from the folder, or from an earlier download of the pinned commit."""
+    return (folder is not None and suite.find_local(folder, language) is not None) or is_cached(hub, language)
 
 
 def _workers(experiment: Experiment) -> int:
@@ -432,6 +444,7 @@ def cell_key(plan: Plan, suite: Suite, effort: str, adapter: str | None, limit: 
         "suite": suite.revision,
         "data": suite.data_revision(evaluate.data),
         "options": evaluate.options.get(suite.name),
+        "scorer": evaluate.scorer.get(suite.name),
         "limit": limit,
         "engine": ENGINE,
         "dtype": model.dtype,

@@ -94,6 +94,7 @@ class RunFolder:
         self.comparisons: list[Comparison] = []
         self.suite_revisions: dict[str, str] = {}
         self.adapter_bytes: dict[str, int] = {}
+        self.data_sources: dict[str, str] = {}
         self._asked: set[CellId] = set()
         self._files: dict[CellId, TextIO] = {}
         self._prompts: set[str] = set()
@@ -176,6 +177,7 @@ class RunFolder:
             "failed_arms": self.failed_arms,
             "suite_revisions": self.suite_revisions,
             "adapter_bytes": self.adapter_bytes,
+            "data_sources": self.data_sources,
             "selection": dataclasses.asdict(self.selection) if self.selection else None,
             "cells": [dataclasses.asdict(record) for record in self.cells.values()],
             "phases": [dataclasses.asdict(phase) for phase in self.phases],
@@ -304,6 +306,7 @@ def load_run(path: str | Path) -> Run:
             command=state["command"],
             suite_revisions=state.get("suite_revisions", {}),
             adapter_bytes=state.get("adapter_bytes", {}),
+            data_sources=state.get("data_sources", {}),
         )
 
 

@@ -34,6 +34,18 @@ class TaskFile:
         return str(self.config.get("output_type", "generate_until"))
 
     @property
+    def filters(self) -> list[str]:
+        """Names of its filters, the one that scores first; `none` is lm-eval's name where a task has no other."""
+        listed = self.config.get("filter_list")
+        named = [entry.get("name") for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+        return [str(name) for name in named if name] or ["none"]
+
+    @property
+    def has_local_data(self) -> bool:
+        """Whether its rows are files on this machine, which its revision covers."""
+        return bool(_local_data(self.config))
+
+    @property
     def origin(self) -> str:
         """Where its rows come from, told apart from other data sets."""
         parts = [self.config.get(key) for key in ("dataset_path", "dataset_name", "dataset_kwargs", "custom_dataset")]

@@ -191,6 +191,9 @@ def test_what_was_asked_otherwise_is_invalid(run: Run, root: Path) -> None:
         "abc there, an unknown revision here": {"suite_revisions": {}},
         "another experiment: embedded there, other here": {"experiment": asked(OWN, DRIFT, name="other")},
         "max_new_tokens is 256 there and 512 here": {"experiment": asked(OWN, DRIFT, evaluate={**asking, "max_new_tokens": limits})},
+        "another scorer of stories: its own there, answer here": {
+            "experiment": asked(OWN, DRIFT, evaluate={**asking, "scorer": {"stories": "answer"}})
+        },
         "temperature is 0.0 there and 1.0 here": {"experiment": asked(OWN, DRIFT, evaluate={**asking, "temperature": 1.0})},
     }
     for expected, changes in other.items():

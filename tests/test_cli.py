@@ -274,6 +274,18 @@ def test_suites_lists_every_suite(call: Any) -> None:
         assert name in answer.out
 
 
+def test_suites_tells_item_counts_licence_and_pinned_data(tmp_path: Path) -> None:
+    done = effortbench("suites", cwd=tmp_path, COLUMNS="200")
+    assert done.returncode == 0
+    rows = {name: block for block in done.stdout.split("├") for name in ("belebele", "mmlu_prox", "stories ") if f"│ {name}" in block}
+    for text in ("test 900", "CC BY-SA 4.0", "facebook/belebele", "@7899cdfa4e1e"):
+        assert text in rows["belebele"]
+    for text in ("test 11,759", "MIT", "li-lab/MMLU-ProX"):
+        assert text in rows["mmlu_prox"]
+    for text in ("dev 60", "Apache-2.0", "own rows"):
+        assert text in rows["stories "]
+
+
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small made-up run in its folder, not judged."""

@@ -19,7 +19,7 @@ from bench.experiment import Evaluate, parse_experiment, suite_name
 from bench.lm import Ask, Listener, load_tasks, run_pass
 from bench.models import EMBEDDED, load_tokenizer
 from bench.records import CellId, Sample
-from bench.runner import preflight
+from bench.runner import Plan, cell_key, preflight
 from bench.store import cell_file
 from bench.taskfile import shipped_folder
 
@@ -120,6 +120,62 @@ def test_a_given_folder_stands_in_for_the_hub(tmp_path: Path) -> None:
     assert suite.data_revision({"sums": given}) != before
     with pytest.raises(SuiteError, match=r"evaluate.data.sums names no folder"):
         suite.data_revision({"sums": tmp_path / "missing"})
+
+
+def write_gsm8k(folder: Path) -> Path:
+    """Two made-up problems in the shape of openai/gsm8k, and enough training rows for the task's five examples."""
+    rows = [{"question": f"{i} apples and {i} more?", "answer": f"Together {i} + {i} = {2 * i}.\n#### {2 * i}"} for i in range(1, 9)]
+    folder.mkdir()
+    for split, part in (("train", rows[2:]), ("test", rows[:2])):
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part), encoding="utf-8")
+    return folder
+
+
+def ask_gsm8k(folder: Path, replies: list[str], **changes: Any) -> tuple[list[Sample], dict[str, Any]]:
+    name = "lm-eval:gsm8k"
+    tokenizer = load_tokenizer(EMBEDDED)
+    samples: list[Sample] = []
+    asked = evaluate(name, data={name: folder}, efforts=["low"], **changes)
+    preflight(parse_experiment({**experiment(name).model_dump(mode="json"), "evaluate": asked.model_dump(mode="json")}, "a test"))
+    engine = FakeEngine(tokenizer, [harmony("let us see", reply) for reply in replies])
+    ask = Ask("base", find_suite(name), "test", ("en",), asked)
+    results = run_pass(ask, engine, tokenizer, {}, Listener(lambda _: None, lambda *_: None, samples.append))
+    return sorted(samples, key=lambda sample: sample.item_id), results["results"]["gsm8k@low"]
+
+
+def test_gsm8k_by_name_is_asked_on_a_local_folder_and_scored_by_its_first_filter(tmp_path: Path) -> None:
+    samples, results = ask_gsm8k(write_gsm8k(tmp_path / "gsm8k"), ["It is 2.\n#### 2", "The answer is 4."])
+    assert [(sample.outcome, sample.answer) for sample in samples] == [("correct", "2"), ("no_answer", None)]
+    assert results["exact_match,strict-match"] == 0.5
+
+
+def test_a_scorer_names_another_filter_of_the_task(tmp_path: Path) -> None:
+    replies = ["It is 2.\n#### 2", "The answer is 4."]
+    samples, results = ask_gsm8k(write_gsm8k(tmp_path / "gsm8k"), replies, scorer={"lm-eval:gsm8k": "flexible-extract"})
+    assert [sample.outcome for sample in samples] == ["correct", "correct"]
+    assert results["exact_match,flexible-extract"] == 1.0
+
+
+def test_an_unknown_scorer_is_refused_before_anything_runs() -> None:
+    for name, known in (
+        ("lm-eval:gsm8k", "strict-match, flexible-extract"),
+        ("mgsm", "answer, simple-evals"),
+        ("stories", "one of its own"),
+    ):
+        asked = {**evaluate(name).model_dump(mode="json"), "scorer": {name: "guess"}}
+        with pytest.raises(SuiteError, match=rf"suite {name} has no scorer 'guess': it has {known}"):
+            preflight(parse_experiment({**experiment(name).model_dump(mode="json"), "evaluate": asked}, "a test"))
+
+
+def test_a_scorer_changes_the_key_of_its_suites_cells_and_of_no_others(tmp_path: Path) -> None:
+    def keys(**scorer: str) -> dict[str, str]:
+        asked = {**evaluate("mgsm").model_dump(mode="json"), "suites": ["mgsm", "stories"], "scorer": scorer}
+        plan = Plan(parse_experiment({**experiment("mgsm").model_dump(mode="json"), "evaluate": asked}, "a test"), tmp_path, "x", {}, (), 1)
+        return {name: cell_key(plan, find_suite(name), "low", None, None) for name in ("mgsm", "stories")}
+
+    before, after = keys(), keys(mgsm="simple-evals")
+    assert before["mgsm"] != after["mgsm"]
+    assert before["stories"] == after["stories"]
 
 
 # --- found
@@ -238,7 +294,7 @@ def test_a_file_that_is_no_task_is_named(tmp_path: Path, text: str, message: str
 def test_data_that_cannot_be_had_name_both_ways(tmp_path: Path) -> None:
     """Offline and without a copy; in a process of its own, because the libraries read the setting once."""
     script = f"""
-from bench.runner import preflight
+from bench.runner import Plan, cell_key, preflight
 from bench.errors import SuiteError
 from bench.experiment import parse_experiment
 try:
@@ -252,6 +308,47 @@ except SuiteError as error:
     assert lines, ran.stderr
     assert lines[-1].startswith("suite lm-eval:gsm8k: its data (openai/gsm8k) cannot be loaded: let the hub be reached")
     assert "evaluate.data.lm-eval:gsm8k" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("[{metric: bleu}]", "is scored by bleu over all answers together .aggregation bleu."),
+        ("[{metric: chrf}, {metric: exact_match}]", "is scored by chrf over all answers together"),
+        ("[{metric: exact_match, aggregation: median}]", r"is scored by exact_match .* .aggregation median."),
+    ],
+)
+def test_a_corpus_level_metric_is_refused_with_the_reason_before_anything_runs(tmp_path: Path, metric: str, said: str) -> None:
+    path = write_task(tmp_path)
+    common = tmp_path / "common"
+    common.write_text(common.read_text(encoding="utf-8").replace("[{metric: exact_match}]", metric), encoding="utf-8")
+    with pytest.raises(SuiteError, match=f"task sums {said}") as caught:
+        preflight(experiment(str(path)))
+    assert "\n" not in str(caught.value)
+    assert "whose aggregation is mean" in str(caught.value)
+
+
+def test_a_corpus_level_metric_after_one_of_single_answers_does_no_harm(tmp_path: Path) -> None:
+    path = write_task(tmp_path)
+    common = tmp_path / "common"
+    both = "[{metric: exact_match}, {metric: bleu}]"
+    common.write_text(common.read_text(encoding="utf-8").replace("[{metric: exact_match}]", both), encoding="utf-8")
+    samples: list[Sample] = []
+    tokenizer = load_tokenizer(EMBEDDED)
+    engine = FakeEngine(tokenizer, lambda *_: harmony(None, "2"))
+    listener = Listener(lambda _: None, lambda *_: None, samples.append)
+    run_pass(Ask("base", find_suite(str(path)), "test", ("en",), evaluate(str(path))), engine, tokenizer, {}, listener)
+    assert {sample.outcome for sample in samples} == {"correct", "wrong"}
+
+
+def test_a_score_that_is_no_share_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "points.py").write_text("def points(doc, results):\n    return {'points': 70}\n", encoding="utf-8")
+    path = edited(write_task(tmp_path), "process_results: !function points.points\nmetric_list: [{metric: points, aggregation: mean}]\n")
+    tokenizer = load_tokenizer(EMBEDDED)
+    engine = FakeEngine(tokenizer, lambda *_: harmony(None, "2"))
+    ask = Ask("base", find_suite(str(path)), "test", ("en",), evaluate(str(path)))
+    with pytest.raises(SuiteError, match="task sums@(low|high): its metric points gives an answer 70; expected a number from 0 to 1"):
+        run_pass(ask, engine, tokenizer, {}, Listener(lambda _: None, lambda *_: None, lambda _: None))
 
 
 def test_missing_local_data_are_a_usage_error(tmp_path: Path) -> None:

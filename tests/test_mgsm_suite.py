@@ -30,8 +30,8 @@ def task(language: str, folder: Path | None = None) -> Any:
     return manager(folder).load([f"mgsm_{language}"])["tasks"][f"mgsm_{language}"]
 
 
-def scored(language: str, replies: list[str], folder: Path) -> list[dict[str, Any]]:
-    """lm-eval's samples where the model answers `replies` in order."""
+def scored(language: str, replies: list[str], folder: Path, filter_name: str = "answer") -> list[dict[str, Any]]:
+    """lm-eval's samples of one filter where the model answers `replies` in order."""
     from lm_eval import simple_evaluate
     from lm_eval.api.model import LM
 
@@ -46,7 +46,7 @@ def scored(language: str, replies: list[str], folder: Path) -> list[dict[str, An
 
     name = f"mgsm_{language}"
     result = simple_evaluate(FakeLM(), tasks=[name], task_manager=manager(folder), bootstrap_iters=0, log_samples=True)
-    samples: list[dict[str, Any]] = result["samples"][name]
+    samples: list[dict[str, Any]] = [sample for sample in result["samples"][name] if sample["filter"] == filter_name]
     return sorted(samples, key=lambda sample: sample["doc_id"])
 
 
@@ -114,6 +114,42 @@ def test_a_reply_that_follows_the_prompt_is_read_in_every_language(folder: Path)
 )
 def test_answers_are_scored_by_lm_eval(language: str, replies: list[str], scores: list[int], folder: Path) -> None:
     assert [sample["exact_match"] for sample in scored(language, replies, folder)] == scores
+
+
+# Each line was worked out by hand from openai/simple-evals, mgsm_eval.py at commit 0637982, parse_answer and score_mgsm.
+SIMPLE_EVALS = [
+    ("en", "6 * 7 = 42\nAnswer: 42", "42"),
+    ("en", "Answer: $2,125", "2125"),
+    ("en", "Answer: 42.00", "42"),
+    ("en", "Answer: 42.", "42"),
+    ("en", "Answer: 42.50", "42.5"),
+    ("en", "Answer: -42", "42"),
+    ("en", "Answer: 42 of 100", "100"),
+    ("en", "Answer: 7. Answer: 42", "42"),
+    ("en", "The Answer is 42", "42"),
+    ("en", "answer: 42", "[invalid]"),
+    ("en", "42", "[invalid]"),
+    ("en", "Answer: none", "[invalid]"),
+    ("de", "Antwort: 2.125", "2.125"),
+    ("de", "Antwort: 2.100", "2.1"),
+    ("de", "Answer: 42", "[invalid]"),
+    ("fr", "Réponse : 114 200", "200"),
+    ("bn", "উত্তর: ৪২", "৪২"),
+    ("ja", "答え：4２", "4２"),
+    ("zh", "答案：42", "42"),
+    ("te", "సమాధానం: 42", "42"),
+    ("th", "คำตอบ: 42", "42"),
+    ("sw", "Jibu: 42", "42"),
+    ("ru", "Ответ: 42", "42"),
+    ("es", "Respuesta: 42", "42"),
+]
+
+
+@pytest.mark.parametrize(("language", "reply", "read"), SIMPLE_EVALS)
+def test_the_simple_evals_scorer_reads_as_the_published_one_does(language: str, reply: str, read: str, folder: Path) -> None:
+    sample = scored(language, [reply, reply], folder, "simple-evals")[0]
+    assert sample["filtered_resps"] == [read]
+    assert sample["exact_match"] == (read == "42")
 
 
 def test_no_answer_is_told_from_a_wrong_one(folder: Path) -> None:

@@ -106,7 +106,7 @@ def test_no_data_at_all_names_both_ways(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.delenv("EFFORTBENCH_DATA", raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(SuiteError, match=r"no mmmlu_zh.csv: .*evaluate.data.mmmlu, or EFFORTBENCH_DATA.*on the hub"):
+    with pytest.raises(SuiteError, match=r"no mmmlu_zh.csv or mmmlu_zh.parquet: .*evaluate.data.mmmlu, or EFFORTBENCH_DATA.*on the hub"):
         docs(None, "zh")
 
 

@@ -231,6 +231,43 @@ def test_languages_of_the_fine_tuning_rows_are_told_from_others(tmp_path: Path, 
         assert re.search(rf"\b{language} {mark}\b", text), language
 
 
+def test_trained_languages_and_others_have_changes_of_their_own(tmp_path: Path, reports: Reports) -> None:
+    assert "by-training-table" not in Page(html_in(reports("pass"))).values("id")
+    run = fabricate_run(tmp_path, None, 20, 60)
+    training = {arm: dataclasses.replace(one, languages=["German", "French"]) for arm, one in run.training.items()}
+    frame = run.samples
+    lost = (frame["arm"] == "r16-s200") & (frame["split"] == "gate") & frame["language"].isin(["en", "es", "it"])
+    samples = frame.assign(score=frame["score"].mask(lost, 0.0), outcome=frame["outcome"].mask(lost, "wrong"))
+    run = dataclasses.replace(run, training=training, samples=samples)
+    page = Page(written(run, tmp_path))
+    assert "by-training-table" in page.values("id")
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8").replace("\\", "")
+    pattern = r"Accuracy at medium effort: (.*?) in the languages trained on (.*?); (.*?) in the languages not trained on (.*?)\.\n"
+    said = re.search(pattern, summary)
+    assert said is not None, summary
+    assert (said[2], said[4]) == ("(de, fr)", "(en, es, it)")
+    trained, others = (float(re.sub(r"[^0-9.-]", "", text.split("(")[0].replace("\u2212", "-"))) for text in (said[1], said[3]))
+    assert trained > -10
+    assert others < -50
+    every = {arm: dataclasses.replace(one, languages=["de", "en", "es", "fr", "it"]) for arm, one in training.items()}
+    everywhere = dataclasses.replace(run, training=every)
+    assert "by-training-table" not in Page(written(everywhere, tmp_path)).values("id")
+
+
+def test_data_and_scorer_are_named_and_what_is_not_pinned_is_told(tmp_path: Path) -> None:
+    run = fabricate_run(tmp_path, None, 20, 60)
+    evaluate = run.experiment.evaluate.model_copy(update={"scorer": {"stories": "simple-evals"}})
+    sources = {"stories": "openai/MMMLU@325a01d", "lm-eval:gsm8k": "openai/gsm8k, unpinned"}
+    experiment = run.experiment.model_copy(update={"evaluate": evaluate})
+    run = dataclasses.replace(run, experiment=experiment, data_sources=sources)
+    page = Page(written(run, tmp_path)).text
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8").replace("\\", "")
+    assert "openai/MMMLU@325a01d" in page
+    for text in (page, summary):
+        assert "Answers of stories are scored by its filter simple-evals" in text
+        assert "The data of lm-eval:gsm8k come from the hub at no named commit" in text
+
+
 def test_failed_arms_are_listed_with_their_reason(reports: Reports) -> None:
     page = Page(html_in(reports("invalid")))
     assert "failed-arms" in page.values("id")

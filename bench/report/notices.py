@@ -24,6 +24,14 @@ def _state_of_run(run: Run) -> Iterator[str]:
         yield "This run is not finished: all numbers are of the answers so far."
     for arm, reason in run.failed_arms.items():
         yield f"Arm {arm} failed: {reason}"
+    for suite, scorer in run.experiment.evaluate.scorer.items():
+        yield f"Answers of {suite} are scored by its filter {scorer}, which evaluate.scorer names, and not by the suite's first."
+    unpinned = [suite for suite, source in run.data_sources.items() if source.endswith(", unpinned")]
+    if unpinned:
+        yield (
+            f"The data of {words.listed(unpinned)} come from the hub at no named commit: another day may bring other rows "
+            "(evaluate.options.<suite>.revision pins them)."
+        )
     if run.environment.git_dirty:
         yield "The code had uncommitted changes, so the commit alone does not reproduce this run."
 

@@ -108,6 +108,7 @@ def _sections(run: Run, focus: Focus, cells: Cells, figures: Mapping[str, Figure
         "Languages",
         drawn("accuracy-by-language", "reasoning-language"),
         [
+            tables.by_training(run, focus),
             tables.changes_by_language(focus, cells, "accuracy", "Change of accuracy by language"),
             tables.by_effort(
                 focus, cells, "reasoning_language_fidelity", "Reasoning in the asked language, by arm and effort", focus.data[:1]
@@ -178,6 +179,8 @@ def _environment_rows(run: Run) -> list[tuple[str, str]]:
         *([("driver", environment.driver or words.UNKNOWN)] if environment.gpu else []),
         *([("CUDA", environment.cuda or words.UNKNOWN)] if environment.gpu else []),
         ("Python", environment.python),
+        *((f"data of {name}", source) for name, source in run.data_sources.items()),
+        *((f"scorer of {name}", scorer) for name, scorer in run.experiment.evaluate.scorer.items()),
         ("commit", environment.git_commit or words.UNKNOWN),
         ("uncommitted changes", {True: "yes", False: "no", None: words.UNKNOWN}[environment.git_dirty]),
         *seeds,

@@ -11,6 +11,7 @@ from bench.report.cells import Cells
 from bench.report.focus import Focus, find_comparison
 from bench.report.headline import Headline, headline
 from bench.report.notices import notices
+from bench.transfer import compare_by_training
 
 MARKS = {"pass": "\u2705", "fail": "\u274c", "inconclusive": "\u2754", "invalid": "\u26a0\ufe0f", None: "\u2796"}
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~!&])")
@@ -66,7 +67,19 @@ def _numbers(run: Run, focus: Focus | None, cells: Cells, first: Headline) -> st
     rows = [_effort_row(run, focus, cells, effort) for effort in focus.efforts]
     subject = f"{focus.chosen} against base" if focus.chosen else focus.compared[0]
     head = (f"{plain(subject)}, {plain(focus.place)}", "accuracy", "output tokens")
-    return f"{_table(head, rows)}\n\n{peak}"
+    return "\n\n".join(part for part in (_table(head, rows), _by_training(run, focus), peak) if part)
+
+
+def _by_training(run: Run, focus: Focus) -> str:
+    """Accuracy at the effort that matters, in the languages trained on and in the others; empty unless both were asked."""
+    if focus.chosen is None or not focus.taught or focus.taught.issuperset(focus.languages):
+        return ""
+    place = {"arm": focus.chosen, "suite": focus.suite, "split": focus.split, "effort": focus.effort, "metric": "accuracy"}
+    said = []
+    for group, languages, comparison in compare_by_training(run.samples, focus.taught, **place):
+        change = _change("accuracy", comparison.delta, comparison.ci)
+        said.append(f"{change} in the languages {group} on ({', '.join(map(plain, languages))})")
+    return f"Accuracy at {focus.effort} effort: {'; '.join(said)}."
 
 
 def _effort_row(run: Run, focus: Focus, cells: Cells, effort: str) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from bench.report import words
 from bench.report.cells import Cells, CellSummary
 from bench.report.focus import Focus, asked_gate, find_comparison
 from bench.stats import MeanEstimate
+from bench.transfer import compare_by_training
 
 TRUNCATION_NOTICE = 0.02
 """Truncated share above which a cell says so."""
@@ -259,6 +260,32 @@ def changes_by_language(focus: Focus, cells: Cells, metric: str, title: str) -> 
     looks = len(rows) * len(focus.efforts)
     note = f"{focus.chosen} minus base on {focus.place}, in points; not corrected for looking at {looks} cells at once."
     return Table(f"{metric.replace('_', '-')}-change", title, columns, tuple(rows), note)
+
+
+def by_training(run: Run, focus: Focus) -> Table | None:
+    """Change against base in the languages trained on and in the others; None unless both were asked."""
+    if focus.chosen is None or not focus.taught or focus.taught.issuperset(focus.languages):
+        return None
+    here, rows = run.samples[run.samples["suite"] == focus.suite], []
+    for metric in ("accuracy", "reasoning_language_fidelity"):
+        made: dict[tuple[str, tuple[str, ...]], dict[str, Comparison]] = {}
+        for effort in focus.efforts:
+            place = {"arm": focus.chosen, "suite": focus.suite, "split": focus.split, "effort": effort, "metric": metric}
+            for change in compare_by_training(here, focus.taught, **place):
+                made.setdefault((change.group, change.languages), {})[effort] = change.comparison
+        for (group, languages), found in made.items():
+            if any(comparison.delta is not None for comparison in found.values()):
+                entries = (_compared(found.get(effort), levels=True) for effort in focus.efforts)
+                rows.append((Entry(words.metric_words(metric).name), Entry(group, small=", ".join(languages)), *entries))
+    if not rows:
+        return None
+    columns = (
+        Column("metric", numeric=False),
+        Column("languages", numeric=False),
+        *(Column(f"{effort} effort") for effort in focus.efforts),
+    )
+    note = f"{focus.chosen} minus base on {focus.place}. Each problem counts once in a group; not corrected for looking at several groups."
+    return Table("by-training", "Languages trained on, and the others", columns, tuple(rows), note)
 
 
 def _language(focus: Focus, language: str) -> Entry:

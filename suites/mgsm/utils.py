@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.answers import extract_number
 from bench.errors import SuiteError
+from bench.rows import Folder, download, local_file, suite_of
 
-HUB_ID = "juletxara/mgsm"
 ROWS = 250
 ANSWERS_SHA256 = "a98cc1ed3bf8ddbfb62b21c2f2c8b52437228b9955ab18af44f2010b52a2e2d8"
 """Of the 250 answers, one a line, the same in every language: what a download must contain."""
 INVALID = "[invalid]"
 """Stands for "no number found", as in lm-eval's own filters; no target equals it."""
+PREFIXES = {
+    "bn": "উত্তর",
+    "de": "Antwort",
+    "en": "Answer",
+    "es": "Respuesta",
+    "fr": "Réponse",
+    "ja": "答え",
+    "ru": "Ответ",
+    "sw": "Jibu",
+    "te": "సమాధానం",
+    "th": "คำตอบ",
+    "zh": "答案",
+}
+"""What announces an answer in simple-evals' scorer (openai/simple-evals, mgsm_eval.py, commit 0637982)."""
+_SIMPLE_NUMBER = re.compile(r"\d+\.?\d*")
 
 
-def load(language: str, data: Mapping[str, str | os.PathLike[str]] | None = None, **_metadata: Any) -> dict[str, Any]:
+def load(language: str, data: Mapping[str, Folder] | None = None, **options: Any) -> dict[str, Any]:
     """The test split of one language: item_id, question, target, language. Called by lm-eval.
 
-    `data` comes from TaskManager(metadata={"data": {"mgsm": FOLDER}}); without it EFFORTBENCH_DATA/mgsm is read, then the hub.
-    Raises SuiteError where none has the language.
+    `data` comes from TaskManager(metadata={"data": {"mgsm": FOLDER}}); without it EFFORTBENCH_DATA/mgsm is read, then the hub at its
+    pinned commit or at `revision`. Raises SuiteError where none has the language.
     """
     from datasets import Dataset
 
-    path = _find(language, (data or {}).get("mgsm"))
+    suite = suite_of(__file__)
+    path = local_file(suite, language, data) or _download(language, options)
     rows = [_row(line, number, path, language) for number, line in enumerate(path.read_text(encoding="utf-8").splitlines())]
     if not rows:
         raise SuiteError(f"{path} is empty: expected question<TAB>answer rows")
@@ -42,6 +58,25 @@ def final_number(resps: list[list[str]], docs: list[dict[str, Any]]) -> list[lis
     ]
 
 
+def simple_evals_number(resps: list[list[str]], docs: list[dict[str, Any]]) -> list[list[str]]:
+    """As simple-evals reads a reply; INVALID where it finds nothing. A filter of lm-eval."""
+    return [[simple_evals(reply, doc["language"]) or INVALID for reply in replies] for replies, doc in zip(resps, docs, strict=True)]
+
+
+def simple_evals(reply: str, language: str) -> str | None:
+    """What the published scorer compares with the target: the last number behind the last prefix, its faults included.
+
+    Commas go, zeros at the end of decimals go, a sign is not read, and digits keep their script, so that they equal no target. The
+    prefix counts wherever it stands, in its own language and case alone. None where there is no prefix, or no digit behind it.
+    """
+    _, prefix, tail = reply.rpartition(PREFIXES[language])
+    numbers = _SIMPLE_NUMBER.findall(tail.replace(",", "")) if prefix else []
+    if not numbers:
+        return None
+    number = str(numbers[-1]).rstrip(".")
+    return number.rstrip("0").rstrip(".") if "." in number else number
+
+
 def _row(line: str, number: int, path: Path, language: str) -> dict[str, str]:
     question, tab, answer = line.rpartition("\t")
     # The files write 114,200 whatever the language.
@@ -51,32 +86,11 @@ def _row(line: str, number: int, path: Path, language: str) -> dict[str, str]:
     return {"item_id": f"mgsm-{number}", "question": question, "target": target, "language": language}
 
 
-def _find(language: str, folder: str | os.PathLike[str] | None) -> Path:
-    name = f"mgsm_{language}.tsv"
-    if folder is not None:
-        path = Path(folder) / name
-        if not path.is_file():
-            raise SuiteError(f"no {name} in {folder}: put it there, or leave out evaluate.data.mgsm to take {HUB_ID} from the hub")
-        return path
-    shared = os.environ.get("EFFORTBENCH_DATA")
-    if shared and (path := Path(shared) / "mgsm" / name).is_file():
-        return path
-    return _download(name)
-
-
-def _download(name: str) -> Path:
-    import httpx
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        path = Path(hf_hub_download(HUB_ID, name, repo_type="dataset"))
-    except (OSError, HfHubHTTPError, httpx.HTTPError) as error:
-        raise SuiteError(
-            f"no {name}: give a folder with it (evaluate.data.mgsm, or EFFORTBENCH_DATA with a folder mgsm), "
-            f"or let {HUB_ID} be reached on the hub ({type(error).__name__})"
-        ) from error
+def _download(language: str, options: Mapping[str, Any]) -> Path:
+    """From the hub; the published answers are checked, whatever commit was asked for."""
+    suite = suite_of(__file__)
+    path = download(suite, language, options)
     answers = [line.rpartition("\t")[2] for line in path.read_text(encoding="utf-8").splitlines()]
     if hashlib.sha256("\n".join(answers).encode()).hexdigest() != ANSWERS_SHA256:
-        raise SuiteError(f"{HUB_ID} on the hub has changed: {name} has other answers than the {ROWS} published; give a folder instead")
+        raise SuiteError(f"{path} has other answers than the {ROWS} published: give a folder instead (evaluate.data.mgsm)")
     return path
