@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.answers import ANSWER_WORDS, extract_choice, extract_number, same_number
+from bench.answer_words import ANSWER_WORDS
+from bench.answers import extract_choice, extract_number, same_number
 
 NUMBERS = [
     # language, text, answer
