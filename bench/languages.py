@@ -19,11 +19,16 @@ def identify(text: str | None, among: Iterable[str]) -> str | None:
     Digits and signs are left out first: they belong to no language, and reasoning about numbers is full of them. Codes that the
     identifier does not know are not candidates.
     """
-    words = " ".join(_NOT_WORDS.sub(" ", text or "").split())
+    words = words_of(text or "")
     if len(words.replace(" ", "")) < FEWEST_LETTERS:
         return None
     identifier = _identifier(frozenset(among))
     return str(identifier.classify(words)[0]) if identifier else None
+
+
+def words_of(text: str) -> str:
+    """The text without digits and signs, its words separated by single spaces."""
+    return " ".join(_NOT_WORDS.sub(" ", text).split())
 
 
 @cache
