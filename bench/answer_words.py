@@ -161,6 +161,9 @@ CHOICE_WORDS = (
 ARTICLES = "the la el le il lo die der das den de het η το ο a o letra letter lettre lettera buchstabe буква litera harf".split()
 """Words that may stand before a letter: "la réponse est la C"."""
 
+NO_WORD_A = frozenset("ar bn da de el fa fi gu he hi id ja kn ko ml mr nb nl pa ru sv sw ta te th tr uk ur vi zh".split())
+"""Languages in which a lone capital A before a word is a list letter, and no word as in English, Spanish or Polish."""
+
 NUMERALS: dict[str, str] = {
     "bn": "শূন্য এক দুই তিন চার পাঁচ ছয় সাত আট নয় দশ এগারো বারো তেরো চৌদ্দ পনেরো ষোলো সতেরো আঠারো উনিশ বিশ ত্রিশ চল্লিশ পঞ্চাশ ষাট সত্তর আশি নব্বই একশ",
     "de": "null eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf dreizehn vierzehn fünfzehn sechzehn siebzehn achtzehn "

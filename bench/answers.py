@@ -22,6 +22,7 @@ from bench.answer_words import (
     CURRENCIES,
     DECIMAL_COMMA,
     LETTERS,
+    NO_WORD_A,
     NUMERALS,
     REFUSALS,
     SCALES,
@@ -383,7 +384,9 @@ def _is_negative(text: str, number: int, start: int) -> bool:
     if sign >= start and text[sign] in _MINUS:
         before = text[max(start, sign - 8) : sign]
         touching, operand = before[-1:], before.rstrip()[-1:]
-        return not (touching.isalnum() or touching in tuple(")]}%") or operand.isdigit() or operand in tuple(")]}"))
+        # Scripts without spaces touch a sign: 残り−6円.
+        is_hyphen = touching.isalnum() and (touching < "\u0e00" or touching.isdigit())
+        return not (is_hyphen or touching in tuple(")]}%") or operand.isdigit() or operand in tuple(")]}"))
     return _MINUS_WORD.search(text[max(start, number - 24) : number]) is not None
 
 
@@ -555,13 +558,13 @@ def extract_choice(text: str, language: str, choices: str = "ABCD") -> str | Non
     text = _normalize(text)
     native = _native_letters(choices)
     for start, end in _marked(text):
-        chosen = _choice_in(text, start, end, choices, native)
+        chosen = _choice_in(text, start, end, choices, language)
         if chosen is not None:
             return chosen or None
     if len(set(emphasized)) == 1:
         return emphasized[0]
     for start, end in _option_spans(text):
-        chosen = _choice_in(text, start, end, choices, native)
+        chosen = _choice_in(text, start, end, choices, language)
         if chosen:
             return chosen
     patterns = _loose_patterns(choices)
@@ -569,26 +572,28 @@ def extract_choice(text: str, language: str, choices: str = "ABCD") -> str | Non
         found = pattern.findall(text[-2 * _WINDOW :])
         if found:
             return native.get(found[-1]) or str(found[-1]).translate(_full_width(choices))
-    return emphasized[-1] if emphasized else _letter_of_last_clause(text, choices)
+    return emphasized[-1] if emphasized else _letter_of_last_clause(text, choices, language)
 
 
-def _letter_of_last_clause(text: str, choices: str) -> str | None:
+def _letter_of_last_clause(text: str, choices: str, language: str) -> str | None:
     """The letter of the last clause that has any ("so I would go with C"); None where it has several."""
     _, _, among = _choice_patterns(choices)
     text = text[-_WINDOW:]
     last_few = list(among.finditer(text))[-64:]
-    found = [each for each in last_few if not (_is_word(text, each) or _is_question(text, each.end()))]
+    found = [each for each in last_few if not (_is_word(text, each, language) or _is_question(text, each.end()))]
     if not found:
         return None
     last, clauses = found[-1], [0, *(each.end() for each in _CLAUSE_END.finditer(text, 0, found[-1].start()))]
     return last[0] if {each[0] for each in found if each.start() >= clauses[-1]} == {last[0]} else None
 
 
-def _is_word(text: str, found: re.Match[str]) -> bool:
+def _is_word(text: str, found: re.Match[str], language: str) -> bool:
     """A letter that begins a sentence and is followed by a word ("A definite choice", "I would") may be one."""
     begins = not text[: found.start()].strip() or text[: found.start()].rstrip()[-1:] in tuple(".!?;:\n")
     follows = _SENTENCE.match(text, found.end()) is not None and not _JOINED.match(text, found.end())
-    return follows and (found[0] in "AI" or begins and found[0] in "EO")
+    if found[0] == "A":
+        return follows and language[:2] not in NO_WORD_A
+    return follows and (found[0] == "I" or begins and found[0] in "EO")
 
 
 @cache
@@ -629,22 +634,23 @@ def _is_question(text: str, position: int) -> bool:
     return end is not None and end[0] in tuple("?？")
 
 
-def _choice_in(text: str, start: int, end: int, choices: str, native: dict[str, str]) -> str | None:
+def _choice_in(text: str, start: int, end: int, choices: str, language: str) -> str | None:
     """The letter in text[start:end]; '' where several are named, None where none is."""
     lead, letter, among = _choice_patterns(choices)
     found = lead.match(text, start, end)
     if found:
-        if found[1] in choices and _is_article(text, found[1], found.end(), end):
+        if found[1] in choices and _is_article(text, found[1], found.end(), end, language):
             return None
         also = _ALSO.match(text, found.end(), end)
         if also and letter.match(text, also.end(), end):
             return ""
-        return native.get(found[1]) or found[1].upper()
+        return _native_letters(choices).get(found[1]) or found[1].upper()
     line_start, line_end = _first_line(text, start, end)
     while line_start < line_end:
         stop = _CLAUSE_END.search(text, line_start, line_end)
         clause_end = stop.end() if stop else line_end
-        letters = [each for each in among.finditer(text, line_start, clause_end) if not _is_article(text, each[0], each.end(), line_end)]
+        named = among.finditer(text, line_start, clause_end)
+        letters = [each for each in named if not _is_article(text, each[0], each.end(), line_end, language)]
         if letters:
             return letters[-1][0]
         line_start = clause_end
@@ -664,8 +670,8 @@ def _choice_patterns(choices: str) -> tuple[re.Pattern[str], re.Pattern[str], re
     )
 
 
-def _is_article(text: str, letter: str, position: int, end: int) -> bool:
+def _is_article(text: str, letter: str, position: int, end: int, language: str) -> bool:
     """Whether a capital A is a word: "Answer: A dog". "A because ..." and "A and C" are choices."""
-    if letter != "A" or not _SENTENCE.match(text, position, end):
+    if letter != "A" or language[:2] in NO_WORD_A or not _SENTENCE.match(text, position, end):
         return False
     return not _REASON.match(text, position, end) and not _JOINED.match(text, position, end)
