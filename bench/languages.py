@@ -8,7 +8,7 @@ from typing import Any
 
 import regex
 
-_NOT_WORDS = regex.compile(r"[^\p{L}\p{M}\s']+")
+_NOT_WORDS = regex.compile(r"(?:\\[A-Za-z]+|[^\p{L}\p{M}\s'\\]|\\)+")
 FEWEST_LETTERS = 8
 """A shorter text is not told apart reliably."""
 
@@ -27,7 +27,7 @@ def identify(text: str | None, among: Iterable[str]) -> str | None:
 
 
 def words_of(text: str) -> str:
-    """The text without digits and signs, its words separated by single spaces."""
+    """The text without digits, signs and LaTeX commands, its words separated by single spaces."""
     return " ".join(_NOT_WORDS.sub(" ", text).split())
 
 

@@ -94,6 +94,8 @@ class Sample(Record):
     """Raw text with its special tokens."""
     error: str | None
     """Cause, where outcome is `error`."""
+    final_language: str | None = None
+    """Language code of the final text; None where there is none or it cannot be told, as in "Answer: 18", or was not recorded."""
 
     @property
     def cell(self) -> CellId:

@@ -248,6 +248,14 @@ def test_reasoning_language_is_told_from_the_analysis_alone() -> None:
     assert {sample.asked_reasoning_language for sample in samples} == {"de"}
 
 
+def test_the_language_of_the_final_answer_is_told_from_the_final_channel_alone() -> None:
+    thought = "We start with the number and add all the others, so the result is this"
+    finals = ("Die Antwort auf die Frage lautet 60.", "The answer to the question is 60.", "60", "\\[\\boxed{\\text{60}}\\]")
+    samples = Pass(says(*(harmony(thought, final) for final in finals)), languages=("de",), limit=4).samples
+    languages = {sample.item_id: sample.final_language for sample in samples}
+    assert list(dict(sorted(languages.items())).values()) == ["de", "en", None, None]
+
+
 def test_a_suite_that_asks_no_language_records_none() -> None:
     (sample,) = Pass(says(RIGHT), suite="stories_plain", languages=("de",)).samples
     assert sample.asked_reasoning_language is None
