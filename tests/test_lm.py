@@ -384,7 +384,7 @@ def test_a_language_without_a_task_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.skipif(DATA is None, reason="EFFORTBENCH_DATA is unset: no MGSM to read")
 def test_native_digits_score_on_mgsm() -> None:
     """The first answer of MGSM is 18, the second 3; neither the answer's digits nor the language change the score."""
-    replies = {"bn": ("উত্তর: ১৮", "উত্তর: ৪"), "ja": ("答え：１８", "答え：三"), "de": ("Antwort: 18 Dollar", "Antwort: drei")}
+    replies = {"bn": ("উত্তর: ১৮", "উত্তর: ৪"), "ja": ("答え：１８", "答え：三"), "de": ("Antwort: 18 Dollar", "Antwort: unbekannt")}
     engine = FakeEngine(tokenizer(), [harmony("so", text) for texts in replies.values() for text in texts])
     asked = Pass(engine, suite="mgsm", split="test", languages=tuple(replies), limit=2)
     outcomes = {code: [asked.by_key()[code, "medium", f"mgsm-{item}", 0].outcome for item in (0, 1)] for code in replies}

@@ -181,11 +181,24 @@ def test_loss_that_no_gate_sees_is_told_beside_the_verdict(reports: Reports) -> 
     assert re.search(r"Accuracy at low effort fell by \d+\.\d points .* and no gate looks at it", page.text)
 
 
-def test_truncation_above_two_percent_is_told(tmp_path: Path, reports: Reports) -> None:
+def test_truncation_above_two_percent_is_told(tmp_path: Path) -> None:
     page = Page(written(fabricate_run(tmp_path, None, 20, 60, truncated=0.05), tmp_path))
     assert "cut at the token limit" in page.text
     assert "% truncated" in page.text
-    assert "cut at the token limit" not in Page(html_in(reports("pass"))).text
+
+
+def test_truncation_in_one_language_alone_is_told_in_the_summary(tmp_path: Path) -> None:
+    run = fabricate_run(tmp_path, None, 20, 60, truncated=0.0)
+    written(run, tmp_path)
+    assert "cut at the token limit" not in (tmp_path / "summary.md").read_text(encoding="utf-8")
+    of_cell = (run.samples["arm"] == "base") & (run.samples["split"] == "gate") & (run.samples["effort"] == "high")
+    here = run.samples.index[of_cell & (run.samples["language"] == "fr")][:2]
+    assert len(here) / of_cell.sum() < 0.02
+    samples = run.samples.copy()
+    samples.loc[here, ["outcome", "score"]] = ["truncated", 0.0]
+    written(dataclasses.replace(run, samples=samples), tmp_path)
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8").replace("\\", "")
+    assert re.search(r"cut at the token limit in 1 of \d+ cells .*base, stories@gate, fr, high effort", summary)
 
 
 def test_answers_cut_in_the_analysis_and_in_the_final_channel_are_told_apart(tmp_path: Path) -> None:
