@@ -572,3 +572,10 @@ def test_a_run_of_an_earlier_version_is_read_with_an_unknown_final_language(tmp_
     samples = read_samples(tmp_path / "run", [record()])
     assert len(samples) == 2
     assert samples["final_language"].isna().all()
+
+
+def test_half_a_surrogate_pair_is_written_as_a_replacement_character(tmp_path: Path) -> None:
+    hostile = sample(completion="\ud83d <script>\x00", answer="\udc00", target="\U0001f986")
+    fill(tmp_path / "run", [hostile])
+    (row,) = plain(read_samples(tmp_path / "run", [record()]))
+    assert (row["completion"], row["answer"], row["target"]) == ("\ufffd <script>\x00", "\ufffd", "\U0001f986")
