@@ -86,8 +86,9 @@ def more_is_better(metric: str) -> bool:
 def metric_values(samples: pd.DataFrame, metric: str) -> pd.Series[float]:
     """One float a row, in the metric's unit, on the index of `samples`.
 
-    NaN where there is no value: an infrastructure error, nothing measured, or (fidelity) no reasoning language asked for. A
-    reasoning language that was asked for and is missing counts 0. Raises ValueError on an unknown metric.
+    NaN where there is no value: an infrastructure error or nothing measured. Fidelity is to the reasoning language asked for, where a
+    missing one counts 0; where none was asked for, to the question's, and a missing one has no value. Raises ValueError on an
+    unknown metric.
     """
     _trait(metric)
     if metric == "accuracy":
@@ -98,10 +99,9 @@ def metric_values(samples: pd.DataFrame, metric: str) -> pd.Series[float]:
         tokens = _floats(samples["reasoning_tokens"])
         values = np.where(np.isnan(tokens), np.nan, tokens == 0)
     elif metric == "reasoning_language_fidelity":
-        asked = samples["asked_reasoning_language"].astype(object)
-        given = samples["reasoning_language"].astype(object)
-        is_same = (asked == given).fillna(False).to_numpy(dtype=float)
-        values = np.where(asked.notna(), is_same, np.nan)
+        asked, own, given = (samples[name].astype(object) for name in ("asked_reasoning_language", "language", "reasoning_language"))
+        is_same = (asked.where(asked.notna(), own) == given).fillna(False).to_numpy(dtype=float)
+        values = np.where(asked.notna() | given.notna(), is_same, np.nan)
     else:
         values = _floats(samples[metric])
     known = np.where(_equals(samples["outcome"], "error") == 1, np.nan, values)
@@ -378,8 +378,8 @@ def _checked_values(side: pd.DataFrame, metric: str, name: str) -> Array:
         raise _Refused(f"{name} has {_count(unknown)} without a score though the outcome is not `error`")
     if metric == "reasoning_language_fidelity":
         asked = side["asked_reasoning_language"].notna().to_numpy()
-        if not asked.any():
-            raise _Refused("no reasoning language was asked for")
+        if not asked.any() and np.isnan(values).all():
+            raise _Refused("no reasoning language was asked for, and that of no analysis can be told")
         unknown &= asked
     if unknown.mean() > MAX_ERROR_SHARE:
         raise _Refused(f"{name} has {_count(unknown)} without a value of {metric}; at most {MAX_ERROR_SHARE:.1%} may be")
@@ -391,7 +391,7 @@ def _checked_values(side: pd.DataFrame, metric: str, name: str) -> Array:
 
 
 def _missing(pairs: _Pairs, metric: str, kept: NDArray[np.bool_]) -> int:
-    """Row pairs left out for want of a value; those where fidelity was not asked for are not missing."""
+    """Row pairs left out for want of a value; those whose language was not asked for and cannot be told are not missing."""
     wanted = pairs.before["asked_reasoning_language"].notna().to_numpy() if metric == "reasoning_language_fidelity" else True
     return int((~kept & wanted).sum())
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import regex
 
-_NOT_WORDS = regex.compile(r"[^\p{L}\p{M}\s']+")
+_NOT_WORDS = regex.compile(r"(?:\\[A-Za-z]+|[^\p{L}\p{M}\s'\\]|\\)+")
 FEWEST_LETTERS = 8
 """A shorter text is not told apart reliably."""
 
@@ -19,11 +19,16 @@ def identify(text: str | None, among: Iterable[str]) -> str | None:
     Digits and signs are left out first: they belong to no language, and reasoning about numbers is full of them. Codes that the
     identifier does not know are not candidates.
     """
-    words = " ".join(_NOT_WORDS.sub(" ", text or "").split())
+    words = words_of(text or "")
     if len(words.replace(" ", "")) < FEWEST_LETTERS:
         return None
     identifier = _identifier(frozenset(among))
     return str(identifier.classify(words)[0]) if identifier else None
+
+
+def words_of(text: str) -> str:
+    """The text without digits, signs and LaTeX commands, its words separated by single spaces."""
+    return " ".join(_NOT_WORDS.sub(" ", text).split())
 
 
 @cache

@@ -310,6 +310,7 @@ class EffortLM(LM):
             prompt_hash=question.prompt_hash,
             completion=self.decode(generation.tokens),
             error=None,
+            final_language=identify(reply.final, {*self.ask.suite.languages, "en"}),
         )
 
 

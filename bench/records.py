@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
@@ -28,6 +29,9 @@ SEVERITY: tuple[VerdictName, ...] = ("pass", "inconclusive", "fail", "invalid")
 """From best to worst; the worst gate of a run is the run's verdict."""
 
 
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+
+
 class CellId(NamedTuple):
     """Names one cell; sorts by arm, suite, split, language, effort."""
 
@@ -42,8 +46,9 @@ class Record:
     """Frozen dataclass <-> one JSON object with exactly its field names."""
 
     def to_json(self) -> str:
-        """One line, keys in field order."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)  # type: ignore[call-overload]
+        """One line, keys in field order. Half a surrogate pair, which no file can hold, becomes U+FFFD."""
+        line: str = json.dumps(dataclasses.asdict(self), ensure_ascii=False)  # type: ignore[call-overload]
+        return _HALF_PAIR.sub("\ufffd", line)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
@@ -94,6 +99,8 @@ class Sample(Record):
     """Raw text with its special tokens."""
     error: str | None
     """Cause, where outcome is `error`."""
+    final_language: str | None = None
+    """Language code of the final text; None where there is none or it cannot be told, as in "Answer: 18", or was not recorded."""
 
     @property
     def cell(self) -> CellId:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SAMPLE_FIELDS = [field.name for field in dataclasses.fields(Sample)]
+FIELDS_OF_LATER_VERSIONS = {"final_language"}
+"""Samples of an earlier version lack them; they are None then."""
 NUMBERS_OR_NONE = ("seed", "score", "reasoning_tokens", "final_tokens", "output_tokens", "latency_s", "ttft_s")
 """Columns that are float64 in a data frame, NaN where a sample has None."""
 LEFT_BY_A_START = {".lock", ".run.json.tmp"}
@@ -333,6 +335,7 @@ def read_samples(folder: Path, cells: list[CellRecord]) -> pd.DataFrame:
 def _typed(samples: pd.DataFrame) -> pd.DataFrame:
     """The same column types wherever the rows come from, and however many of their values are None."""
     types = dict.fromkeys(NUMBERS_OR_NONE, "float64") | dict.fromkeys(("sample_index", "prompt_tokens"), "int64")
+    samples = samples.assign(**dict.fromkeys(FIELDS_OF_LATER_VERSIONS - set(samples.columns)))
     try:
         return samples.astype(types)
     except (TypeError, ValueError) as error:
@@ -446,7 +449,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 def _read_sample_rows(path: Path) -> list[dict[str, Any]]:
     rows, fields = _read_lines(path), set(SAMPLE_FIELDS)
     for number, row in enumerate(rows, 1):
-        if row.keys() != fields:
+        if not row.keys() <= fields or not fields - row.keys() <= FIELDS_OF_LATER_VERSIONS:
             raise _damaged_line(path, number, f"fields missing or unknown: {', '.join(sorted(row.keys() ^ fields))[:80]}")
     return rows
 

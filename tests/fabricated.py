@@ -191,6 +191,7 @@ def _sample(
         prompt_hash=f"{suite}-{split}-{language}-{effort}-{problem:04d}",
         completion=analysis + final,
         error=None,
+        final_language=None if cut or problem % 2 else language,
     )
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 
 import pytest
+from hostile import PIECES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.answers import ANSWER_WORDS, extract_choice, extract_number, same_number
+from bench.answer_words import ANSWER_WORDS
+from bench.answers import extract_choice, extract_number, same_number
 
 NUMBERS = [
     # language, text, answer
@@ -362,42 +364,55 @@ def test_only_the_offered_letters_are_choices() -> None:
 
 # Hostile text
 
-PIECES = [
-    *(
-        "answer",
-        "Answer: ",
-        "答",
-        "答は",
-        "\\boxed{",
-        "}",
-        "####1",
-        "1",
-        ",",
-        ".",
-        "1,",
-        "1 ",
-        "1/",
-        "1万",
-        "x1",
-        "1e9",
-        "½",
-        "-",
-    ),
-    *("$", "(", ")", "\n", " ", "option ", "A ", "**A**", "1. a\n", "answer (", "answer in ", "is ", "1 000", "\\text{", "9"),
-    *("\\frac{1}{", "\ud800", "\x00", "<script>", "٫", "٤", "1\n", "minus ", "10^", "× 10", "İ", "="),
-]
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_an_answer_behind_100_kb_of_rubbish_is_found(piece: str) -> None:
+    rubbish = piece * (100_000 // len(piece))
+    assert extract_number(f"{rubbish}}}\n\nAnswer: 42", "de") == "42"
+    assert extract_choice(f"{rubbish}}}\n\nAnswer: C", "de") == "C"
 
 
 @pytest.mark.parametrize("piece", PIECES)
-def test_100_kb_of_one_piece_takes_bounded_time(piece: str) -> None:
-    text = (piece * (100_000 // len(piece) + 1))[:100_000]
-    best = float("inf")
-    for _ in range(3):
-        start = time.process_time()
-        extract_number(text, "de")
-        extract_choice(text, "de")
-        best = min(best, time.process_time() - start)
-    assert best < 0.1
+def test_eight_times_the_rubbish_takes_about_eight_times_as_long(piece: str) -> None:
+    def fastest_s(characters: int) -> float:
+        text, seconds = (piece * characters)[:characters], []
+        for _ in range(3):
+            started = time.process_time()
+            extract_number(text, "de")
+            extract_choice(text, "de")
+            seconds.append(time.process_time() - started)
+        return min(seconds)
+
+    # What takes less than a fifth of a millisecond is the cost of a call.
+    assert fastest_s(16_000) < 3 * 8 * max(fastest_s(2_000), 2e-4)
+
+
+HOSTILE = {
+    # name: (text, number, choice)
+    "no letter or digit": ("\x00\x07\x1b[31m\x7f" * 20_000, "31", None),
+    "half a surrogate pair": ("\ud83d Answer: 7 \udc00", "7", None),
+    "markup": ("<script>alert(1)</script> Answer: <b>7</b>", "7", None),
+    "a number of 400 digits": ("Answer: " + "1" + "0" * 400, "1" + "0" * 400, None),
+    "an exponent": ("Answer: 1e400", "1" + "0" * 400, None),
+    "a small fraction": ("Answer: 1e-400", "0." + "0" * 399 + "1", None),
+    "open boxes": ("\\boxed{" * 10_000 + "7", "7", None),
+    "a marker without end": ("Answer" * 10_000 + ": 7", "7", None),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_text_is_read_like_any_other(name: str) -> None:
+    text, number, choice = HOSTILE[name]
+    assert extract_number(text, "en") == number
+    assert extract_choice(text, "en") == choice
+
+
+@pytest.mark.parametrize("text", ["1e" + "9" * 5000, "7" * 5000 + "/" + "3" * 5000, "9" * 100_000, "1" + "0" * 400 + "万"])
+def test_a_number_too_long_to_be_meant_is_still_a_short_matter(text: str) -> None:
+    found = extract_number(f"Answer: {text}", "en")
+    assert found is not None
+    assert found.isdigit()
+    assert len(found) <= 100_000
 
 
 @pytest.mark.parametrize(("text", "number"), [(".1 000", "0.1"), ("3.141 592", "3.141592")])

@@ -113,17 +113,18 @@ def test_unknown_metric_is_an_error_not_a_zero():
 
 
 @pytest.mark.parametrize("dtype", ["object", "str", "string", "category"])
-def test_fidelity_counts_a_missing_language_as_not_followed(dtype):
-    frame = samples_of(np.ones((5, 1)))
-    frame["asked_reasoning_language"] = pd.Series(["de", "de", "de", None, None], dtype=dtype)
-    frame["reasoning_language"] = pd.Series(["de", "en", None, "en", None], dtype=dtype)
+def test_fidelity_is_to_the_asked_language_else_to_the_questions(dtype):
+    frame = samples_of(np.ones((6, 1)))
+    frame["language"] = pd.Series(["en", "en", "en", "fr", "fr", "fr"], dtype=dtype)
+    frame["asked_reasoning_language"] = pd.Series(["de", "de", "de", None, None, None], dtype=dtype)
+    frame["reasoning_language"] = pd.Series(["de", "en", None, "fr", "en", None], dtype=dtype)
     values = metric_values(frame, "reasoning_language_fidelity")
-    assert values.tolist()[:3] == [1, 0, 0]
-    assert values.isna().tolist() == [False, False, False, True, True]
+    assert values.tolist()[:5] == [1, 0, 0, 1, 0]
+    assert np.isnan(values.iloc[5]), "not asked for and too short to tell: unknown, not broken"
 
 
-def test_fidelity_is_unknown_where_the_whole_column_is_empty():
-    frame = samples_of(np.ones((3, 1)), asked_reasoning_language=np.nan)
+def test_fidelity_is_unknown_where_nothing_was_asked_and_nothing_can_be_told():
+    frame = samples_of(np.ones((3, 1)), asked_reasoning_language=np.nan, reasoning_language=None)
     assert metric_values(frame, "reasoning_language_fidelity").isna().all()
 
 
@@ -370,13 +371,22 @@ def test_a_metric_that_was_not_measured_is_refused():
     assert "120 of 120 rows without a value of ttft_s" in reason(before, after.assign(ttft_s=None), metric="ttft_s")
 
 
-def test_fidelity_without_a_request_is_refused():
+def test_fidelity_without_a_request_and_without_a_language_is_refused():
+    before, after = (frame.assign(asked_reasoning_language=None, reasoning_language=None) for frame in two_arms())
+    refused = "no reasoning language was asked for, and that of no analysis can be told"
+    assert reason(before, after, metric="reasoning_language_fidelity") == refused
+
+
+def test_fidelity_without_a_request_is_to_the_language_of_the_question():
     before, after = (frame.assign(asked_reasoning_language=None) for frame in two_arms())
-    assert reason(before, after, metric="reasoning_language_fidelity") == "no reasoning language was asked for"
+    before, after = before.assign(reasoning_language="l0"), after.assign(reasoning_language=after["language"])
+    comparison = compare(before, after, **WHERE, metric="reasoning_language_fidelity")
+    assert (comparison.before, comparison.after) == (pytest.approx(1 / 3), 1.0)
 
 
 def test_fidelity_is_measured_on_the_rows_that_asked():
-    before, after = (frame.assign(reasoning_language="en") for frame in two_arms())
+    before, after = two_arms()
+    before, after = (frame.assign(reasoning_language=np.where(frame["language"] == "l0", None, "en")) for frame in (before, after))
     asked = np.where(before["language"] == "l0", None, "en")
     before, after = (frame.assign(asked_reasoning_language=asked) for frame in (before, after))
     comparison = compare(before, after, **WHERE, metric="reasoning_language_fidelity")
@@ -465,7 +475,7 @@ def test_outcome_shares_add_up_to_one_with_errors_counted():
 
 
 def test_a_cell_without_values_is_unknown_not_zero():
-    frame = samples_of(np.ones((3, 1)), asked_reasoning_language=None)
+    frame = samples_of(np.ones((3, 1)), asked_reasoning_language=None, reasoning_language=None)
     (row,) = cell_table(frame, "reasoning_language_fidelity").itertuples()
     assert (row.n, row.clusters) == (0, 0)
     assert all(math.isnan(value) for value in (row.mean, row.low, row.high))

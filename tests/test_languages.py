@@ -33,6 +33,10 @@ def test_what_holds_too_few_letters_is_in_no_language(text: str | None) -> None:
     assert identify(text, STORIES) is None
 
 
+def test_latex_is_in_no_language() -> None:
+    assert identify("\\[\\boxed{\\text{18}} \\quad \\displaystyle\\frac{36}{2}\\]", STORIES) is None
+
+
 def test_the_fewest_letters_are_counted_without_spaces_and_digits() -> None:
     letters = "geradeaus"[: FEWEST_LETTERS - 1]
     assert identify(f"{letters} 12 34 56", STORIES) is None

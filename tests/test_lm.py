@@ -248,6 +248,14 @@ def test_reasoning_language_is_told_from_the_analysis_alone() -> None:
     assert {sample.asked_reasoning_language for sample in samples} == {"de"}
 
 
+def test_the_language_of_the_final_answer_is_told_from_the_final_channel_alone() -> None:
+    thought = "We start with the number and add all the others, so the result is this"
+    finals = ("Die Antwort auf die Frage lautet 60.", "The answer to the question is 60.", "60", "\\[\\boxed{\\text{60}}\\]")
+    samples = Pass(says(*(harmony(thought, final) for final in finals)), languages=("de",), limit=4).samples
+    languages = {sample.item_id: sample.final_language for sample in samples}
+    assert list(dict(sorted(languages.items())).values()) == ["de", "en", None, None]
+
+
 def test_a_suite_that_asks_no_language_records_none() -> None:
     (sample,) = Pass(says(RIGHT), suite="stories_plain", languages=("de",)).samples
     assert sample.asked_reasoning_language is None
@@ -376,7 +384,7 @@ def test_a_language_without_a_task_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.skipif(DATA is None, reason="EFFORTBENCH_DATA is unset: no MGSM to read")
 def test_native_digits_score_on_mgsm() -> None:
     """The first answer of MGSM is 18, the second 3; neither the answer's digits nor the language change the score."""
-    replies = {"bn": ("উত্তর: ১৮", "উত্তর: ৪"), "ja": ("答え：１８", "答え：三"), "de": ("Antwort: 18 Dollar", "Antwort: drei")}
+    replies = {"bn": ("উত্তর: ১৮", "উত্তর: ৪"), "ja": ("答え：１８", "答え：三"), "de": ("Antwort: 18 Dollar", "Antwort: unbekannt")}
     engine = FakeEngine(tokenizer(), [harmony("so", text) for texts in replies.values() for text in texts])
     asked = Pass(engine, suite="mgsm", split="test", languages=tuple(replies), limit=2)
     outcomes = {code: [asked.by_key()[code, "medium", f"mgsm-{item}", 0].outcome for item in (0, 1)] for code in replies}

@@ -29,7 +29,8 @@ from bench.comparison import compare
 from bench.gate import waive
 from bench.phases import phase_records
 from bench.records import Run, RunVerdict, TrainingPhase, VerdictName
-from bench.report import words, write_report
+from bench.report import tables, words, write_report
+from bench.report.cells import Cells
 from bench.report.flips import channels
 from bench.report.focus import focus_on
 from bench.report.tables import training_phases
@@ -182,11 +183,66 @@ def test_loss_that_no_gate_sees_is_told_beside_the_verdict(reports: Reports) -> 
     assert re.search(r"Accuracy at low effort fell by \d+\.\d points .* and no gate looks at it", page.text)
 
 
-def test_truncation_above_two_percent_is_told(tmp_path: Path, reports: Reports) -> None:
+def test_truncation_above_two_percent_is_told(tmp_path: Path) -> None:
     page = Page(written(fabricate_run(tmp_path, None, 20, 60, truncated=0.05), tmp_path))
     assert "cut at the token limit" in page.text
     assert "% truncated" in page.text
-    assert "cut at the token limit" not in Page(html_in(reports("pass"))).text
+
+
+def test_truncation_in_one_language_alone_is_told_in_the_summary(tmp_path: Path) -> None:
+    run = fabricate_run(tmp_path, None, 20, 60, truncated=0.0)
+    written(run, tmp_path)
+    assert "cut at the token limit" not in (tmp_path / "summary.md").read_text(encoding="utf-8")
+    of_cell = (run.samples["arm"] == "base") & (run.samples["split"] == "gate") & (run.samples["effort"] == "high")
+    here = run.samples.index[of_cell & (run.samples["language"] == "fr")][:2]
+    assert len(here) / of_cell.sum() < 0.02
+    samples = run.samples.copy()
+    samples.loc[here, ["outcome", "score"]] = ["truncated", 0.0]
+    written(dataclasses.replace(run, samples=samples), tmp_path)
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8").replace("\\", "")
+    assert re.search(r"cut at the token limit in 1 of \d+ cells .*base, stories@gate, fr, high effort", summary)
+
+
+def test_answers_cut_in_the_analysis_and_in_the_final_channel_are_told_apart(tmp_path: Path) -> None:
+    run = fabricate_run(tmp_path, None, 20, 60, truncated=0.05)
+    cut = run.samples["outcome"] == "truncated"
+    in_final = cut & (run.samples["language"] == "de")
+    assert in_final.any()
+    samples = run.samples.assign(final_tokens=run.samples["final_tokens"].mask(in_final, 3).mask(cut & ~in_final, 0))
+    focus = focus_on(run)
+    assert focus is not None
+    table = tables.outcomes(dataclasses.replace(run, samples=samples), focus, Cells(samples))
+    assert table is not None
+    column = [each.title for each in table.columns].index("truncated")
+    here = samples[(samples["suite"] == focus.suite) & (samples["split"] == focus.split)]
+    seen = []
+    for row in table.rows:
+        answers = here[(here["arm"] == row[0].text) & (here["effort"] == row[1].text)]
+        was_cut, is_german = answers["outcome"] == "truncated", answers["language"] == "de"
+        analysis, final = (words.share(float((was_cut & where).mean())) for where in (~is_german, is_german))
+        seen.append(was_cut.any())
+        assert row[column].small.endswith(f"{analysis} in analysis, {final} in final" if was_cut.any() else "")
+    assert any(seen)
+
+
+def test_final_answers_in_another_language_are_told_and_unknown_ones_apart(tmp_path: Path) -> None:
+    run = fabricate_run(tmp_path, None, 20, 60)
+    samples = run.samples.assign(final_language=run.samples["language"].astype(object))
+    samples.loc[samples["language"] == "de", "final_language"] = "en"
+    samples.loc[samples["language"] == "fr", "final_language"] = None
+    samples.loc[(samples["language"] == "es") & (samples.index % 2 == 0), "final_language"] = None
+    focus = focus_on(run)
+    assert focus is not None
+    table = tables.final_languages(dataclasses.replace(run, samples=samples), focus)
+    assert table is not None
+    shown = {row[0].text: row[2] for row in table.rows}
+    assert (shown["en"].text, shown["en"].small) == (words.share(1.0), "")
+    assert shown["de"].text == words.share(0.0)
+    assert (shown["fr"].text, shown["fr"].small) == ("unknown", f"{words.share(1.0)} unknown")
+    assert shown["es"].text == words.share(1.0)
+    assert "unknown" in shown["es"].small
+    page = Page(written(dataclasses.replace(run, samples=samples), tmp_path))
+    assert "final-language" in page.values("id")
 
 
 def test_effort_without_effect_and_lost_thoughts_are_told(tmp_path: Path, reports: Reports) -> None:

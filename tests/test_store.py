@@ -57,7 +57,8 @@ def sample(number: int = 0, cell: CellId = CELL, **changes: Any) -> Sample:
         "item_id": f"item-{number:03d}", "sample_index": 0, "seed": None, "outcome": "correct", "score": 1.0, "answer": "42",
         "target": "42", "prompt_tokens": 30, "reasoning_tokens": 12, "final_tokens": 5, "output_tokens": 20, "stop_reason": "stop",
         "latency_s": 0.1 + number / 3, "ttft_s": 0.01, "asked_reasoning_language": "de", "reasoning_language": "de",
-        "prompt_hash": "abc", "completion": "<|channel|>final<|message|>Die Antwort ist 42.\u2028\r\x85\n<|return|>", "error": None,
+        "final_language": "de", "prompt_hash": "abc",
+        "completion": "<|channel|>final<|message|>Die Antwort ist 42.\u2028\r\x85\n<|return|>", "error": None,
     }  # fmt: skip
     return Sample(*cell, **(fields | changes))
 
@@ -561,3 +562,20 @@ def test_a_record_that_points_outside_its_folder_is_not_followed(tmp_path: Path)
     state = tmp_path / "run" / "run.json"
     state.write_text(state.read_text(encoding="utf-8").replace(cell_file(CELL), "../secret.jsonl"), encoding="utf-8")
     assert list(load_run(tmp_path / "run").samples["item_id"]) == ["item-000"]
+
+
+def test_a_run_of_an_earlier_version_is_read_with_an_unknown_final_language(tmp_path: Path) -> None:
+    file = fill(tmp_path / "run", [sample(0), sample(1)])
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+    kept = [json.dumps({name: value for name, value in row.items() if name != "final_language"}) for row in rows]
+    file.write_text("\n".join([*kept, ""]), encoding="utf-8")
+    samples = read_samples(tmp_path / "run", [record()])
+    assert len(samples) == 2
+    assert samples["final_language"].isna().all()
+
+
+def test_half_a_surrogate_pair_is_written_as_a_replacement_character(tmp_path: Path) -> None:
+    hostile = sample(completion="\ud83d <script>\x00", answer="\udc00", target="\U0001f986")
+    fill(tmp_path / "run", [hostile])
+    (row,) = plain(read_samples(tmp_path / "run", [record()]))
+    assert (row["completion"], row["answer"], row["target"]) == ("\ufffd <script>\x00", "\ufffd", "\U0001f986")

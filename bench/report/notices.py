@@ -70,14 +70,21 @@ def _near_zero(focus: Focus, cells: Cells) -> Iterator[str]:
 
 
 def _truncated(focus: Focus, cells: Cells) -> Iterator[str]:
-    cut = [(cell.outcomes.get("truncated", 0.0), arm, effort) for arm, effort, cell in _compared(focus, cells)]
+    """Every cell is looked at, in one language each: a mean over languages can hide the one that is cut."""
+    cut = [
+        (cell.outcomes.get("truncated", 0.0), f"{arm}, {suite}@{split}, {language}, {effort} effort")
+        for suite, split in focus.data
+        for arm in focus.arms
+        for language in focus.languages
+        for effort in focus.efforts
+        if (cell := cells.language("accuracy", arm, suite, split, language, effort))
+    ]
     over = [one for one in cut if one[0] > TRUNCATION_NOTICE]
     if over:
-        worst, arm, effort = max(over)
+        worst, where = max(over)
         yield (
             f"More than {words.share(TRUNCATION_NOTICE, 0)} of the answers were cut at the token limit in {len(over)} of "
-            f"{len(cut)} combinations of arm and effort on {focus.place} (most: {words.share(worst)}, {arm}, {effort} effort). "
-            "Cut answers score 0."
+            f"{words.plural(len(cut), 'cell')} (most: {words.share(worst)}, {where}). Cut answers score 0."
         )
 
 

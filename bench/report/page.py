@@ -119,13 +119,14 @@ def _sections(run: Run, focus: Focus, cells: Cells, figures: Mapping[str, Figure
             tables.by_language(
                 focus, cells, "reasoning_language_fidelity", "fidelity-by-language", "Reasoning in the asked language, all values"
             ),
+            tables.final_languages(run, focus),
         ],
     )
     yield _section(
         "cost",
         "Tokens and outcomes",
         drawn("token-distribution", "outcomes"),
-        [tables.tokens(run, focus, cells), tables.outcomes(focus, cells)],
+        [tables.tokens(run, focus, cells), tables.outcomes(run, focus, cells)],
     )
     yield _section(
         "selection",

@@ -245,6 +245,37 @@ def by_language(focus: Focus, cells: Cells, metric: str, name: str, title: str) 
     return Table(name, title, columns, tuple(rows), f"{focus.place}.")
 
 
+def final_languages(run: Run, focus: Focus) -> Table | None:
+    """Language x effort for the compared arms: share of final answers in the question's language, of those that can be told."""
+    if "final_language" not in run.samples:
+        return None
+    here = run.samples[(run.samples["suite"] == focus.suite) & (run.samples["split"] == focus.split) & (run.samples["outcome"] != "error")]
+    told = here["final_language"].notna()
+    followed = (here["final_language"].astype(object) == here["language"].astype(object)).where(told)
+    frame = here[["arm", "language", "effort"]].assign(told=told, followed=followed.astype("float64"))
+    if not told.any():
+        return None
+    means = frame.groupby(["language", "arm", "effort"], observed=True)[["told", "followed"]].mean().reset_index().to_dict("records")
+    shares = {(str(row["language"]), str(row["arm"]), str(row["effort"])): (float(row["told"]), float(row["followed"])) for row in means}
+    rows = []
+    for language in focus.languages:
+        for arm in focus.compared:
+            found = [shares.get((language, arm, effort)) for effort in focus.efforts]
+            if any(found):
+                rows.append((_language(focus, language), Entry(arm), *(_final_language(one) for one in found)))
+    columns = (Column("language", numeric=False), Column("arm", numeric=False), *(Column(f"{effort} effort") for effort in focus.efforts))
+    note = f"{focus.place}. Of the final answers whose language can be told; small print: the share that is too short to tell."
+    return Table("final-language", "Final answers in the question's language", columns, tuple(rows), note) if rows else None
+
+
+def _final_language(found: tuple[float, float] | None) -> Entry:
+    if found is None:
+        return Entry(words.MISSING)
+    told, followed = found
+    unknown = f"{words.share(1 - told)} unknown" if told < 1 else ""
+    return Entry(words.share(followed) if told else words.UNKNOWN, _raw(followed if told else None), small=unknown)
+
+
 def changes_by_language(focus: Focus, cells: Cells, metric: str, title: str) -> Table | None:
     """Language x effort: change of the chosen arm against base, paired by problem."""
     if focus.chosen is None:
@@ -338,8 +369,9 @@ def _estimate(estimate: MeanEstimate | None) -> Entry:
     return Entry(words.share(estimate.mean), _raw(estimate.mean), small=words.level_interval("accuracy", low, high))
 
 
-def outcomes(focus: Focus, cells: Cells) -> Table | None:
-    """Outcome shares by arm and effort, on the focused data."""
+def outcomes(run: Run, focus: Focus, cells: Cells) -> Table | None:
+    """Outcome shares by arm and effort, on the focused data; truncated ones by the channel in which they were cut."""
+    in_final = _cut_in_final(run, focus)
     rows = []
     for arm in focus.compared:
         for effort in focus.efforts:
@@ -347,11 +379,14 @@ def outcomes(focus: Focus, cells: Cells) -> Table | None:
             if cell is None:
                 continue
             shares = (cell.outcomes.get(outcome, 0.0) for outcome in OUTCOMES)
-            cut = cell.outcomes.get("truncated", 0.0) > TRUNCATION_NOTICE
             entries = [Entry(words.share(value), _raw(value)) for value in shares]
-            if cut:
-                position = OUTCOMES.index("truncated")
-                entries[position] = Entry(entries[position].text, entries[position].raw, small="over 2 %", tone="warn")
+            truncated, position = cell.outcomes.get("truncated", 0.0), OUTCOMES.index("truncated")
+            if truncated:
+                final = truncated * in_final.get((arm, effort), 0.0)
+                small = f"{words.share(truncated - final)} in analysis, {words.share(final)} in final"
+                over = truncated > TRUNCATION_NOTICE
+                small, tone = (f"over 2 %: {small}", "warn") if over else (small, "")
+                entries[position] = Entry(entries[position].text, entries[position].raw, small=small, tone=tone)
             rows.append((Entry(arm), Entry(effort), *entries, Entry(words.count(cell.n), str(cell.n))))
     if not rows:
         return None
@@ -363,6 +398,14 @@ def outcomes(focus: Focus, cells: Cells) -> Table | None:
     )
     note = f"{focus.place}. Truncated, malformed and missing answers score 0; an error is a fault of the machinery, without a score."
     return Table("outcome-shares", "What became of every answer", columns, tuple(rows), note)
+
+
+def _cut_in_final(run: Run, focus: Focus) -> dict[tuple[str, str], float]:
+    """Share of the truncated answers of an arm and effort that had begun their final channel; one without a token there had not."""
+    here = run.samples[(run.samples["suite"] == focus.suite) & (run.samples["split"] == focus.split)]
+    cut = here[here["outcome"] == "truncated"]
+    began = cut.assign(began=cut["final_tokens"].astype("float64") > 0).groupby(["arm", "effort"], observed=True)["began"].mean()
+    return {(str(row["arm"]), str(row["effort"])): float(row["began"]) for row in began.reset_index().to_dict("records")}
 
 
 def tokens(run: Run, focus: Focus, cells: Cells) -> Table | None:

@@ -36,7 +36,8 @@ RECORD = """
         "outcome": np.where(score == 1, "correct", "wrong"), "score": score, "answer": "42", "target": "42", "prompt_tokens": 60,
         "reasoning_tokens": 80.0, "final_tokens": 5.0, "output_tokens": 90.0 + rng.integers(0, 9, arm.size), "stop_reason": "stop",
         "latency_s": 0.5, "ttft_s": 0.1, "asked_reasoning_language": np.array(LANGUAGES)[language],
-        "reasoning_language": np.array(LANGUAGES)[language], "prompt_hash": item_id, "completion": "word " * 40, "error": None,
+        "reasoning_language": np.array(LANGUAGES)[language], "final_language": None,
+        "prompt_hash": item_id, "completion": "word " * 40, "error": None,
     })[SAMPLE_FIELDS]
     folder = Path(sys.argv[1])
     folder.mkdir()
