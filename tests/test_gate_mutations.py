@@ -46,7 +46,7 @@ MUTATIONS = [
         "test_gate.py::test_touching_the_margin_is_not_a_pass",
     ),
     Mutation(
-        "let the best gate win", "gate", "return max((gate.verdict", "return min((gate.verdict",
+        "let the best gate win", "gate", "return max((gate.verdict for", "return min((gate.verdict for",
         "test_gate.py::test_the_worst_gate_wins",
     ),
     Mutation(
@@ -62,11 +62,11 @@ MUTATIONS = [
         "test_baseline.py::test_a_cell_lost_on_both_sides_is_invalid",
     ),
     Mutation(
-        "compare with the baseline's base", "runner", '== baseline.arm].assign(arm="baseline")', '== "base"].assign(arm="baseline")',
+        "compare with the baseline's base", "judging", '== baseline.arm].assign(arm="baseline")', '== "base"].assign(arm="baseline")',
         "test_baseline.py::test_equal_scores_pass_and_a_loss_against_the_baseline_fails",
     ),
     Mutation(
-        "do without a baseline", "runner", "return baseline or no_baseline(run)", "return None",
+        "do without a baseline", "judging", "return baseline or no_baseline(run)", "return None",
         "test_baseline.py::test_without_a_baseline_the_verdict_is_invalid",
     ),
     Mutation(
