@@ -130,15 +130,18 @@ def power(
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
     """Say what the gates can tell before anything is run; exit code 3 where one is under-powered."""
-    from bench.plan import describe, plan_gates
+    from bench.plan import describe, describe_cost, plan_costs, plan_gates
     from bench.records import EXIT_CODES
     from bench.store import load_run
 
-    plans = plan_gates(_load(experiment, overrides), load_run(pilot) if pilot else None, items)
+    asked, run = _load(experiment, overrides), load_run(pilot) if pilot else None
+    plans = plan_gates(asked, run, items)
     for source in dict.fromkeys(plan.spread.source for plan in plans):
         console.print(f"spread: {_escape(source)}", soft_wrap=True, highlight=False)
     for plan in plans:
         console.print(f"[bold]{_escape(plan.gate.name)}[/]: {_escape(describe(plan))}", soft_wrap=True, highlight=False)
+    for cost in plan_costs(asked, run, items, plans) if run else []:
+        console.print(f"cost: {_escape(describe_cost(cost))}", soft_wrap=True, highlight=False)
     for plan in plans:
         if plan.problem is not None:
             answer = "refused" if plan.is_refused else "allowed"

@@ -423,8 +423,16 @@ class Experiment(Strict):
             raise ValueError("extension needs `gates`: it answers an inconclusive verdict")
         if self.evaluate.temperature == 0:
             raise ValueError("extension needs temperature > 0: greedy samples of one item are all the same")
+        if not self.extended_efforts:
+            raise ValueError("extension needs a gate on answers: timing blocks are not extended")
         if any(gate.against == "baseline" for gate in self.gates):
             raise ValueError("extension and a gate against the baseline do not go together: a committed baseline cannot be asked again")
+
+    @property
+    def extended_efforts(self) -> list[Effort]:
+        """Those that an extension asks again: a gate on answers asks for them; timing blocks make their own."""
+        asked = {gate.effort for gate in self.gates if not gate.needs_blocks}
+        return [effort for effort in self.evaluate.efforts if effort in asked]
 
     @property
     def gate_names(self) -> list[str]:

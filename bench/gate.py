@@ -572,6 +572,8 @@ def _number(value: float, gate: Gate) -> str:
 
 def amount(margin: float, gate: Gate, digits: int = 6) -> str:
     """A margin with its unit, as in `2 points`; a relative one as in `1 % of base's level`."""
+    if gate.type == "max_ratio":
+        return f"{100 * margin:.{digits}g} %"
     if gate.relative:
         return f"{100 * margin:.{digits}g} % of {gate.against if gate.against == 'base' else 'the baseline'}'s level"
     trait = TRAITS[gate.metric]

@@ -19,7 +19,7 @@ from typing import Any
 from bench.catalog import Suite, TaskSuite, find_suite
 from bench.errors import ModelError, SuiteError, UsageError
 from bench.executors import Failure, LocalExecutor
-from bench.experiment import EFFORTS, Arm, Confirm, Experiment, Extension, Select, Timing, load_experiment
+from bench.experiment import Arm, Confirm, Experiment, Extension, Select, Timing, load_experiment
 from bench.jobs import EvaluateJob, Event, Job, PassSpec, Stop, TrainJob
 from bench.models import check_adapter, find_model, fingerprint, load_tokenizer
 from bench.records import Baseline, CellId, CellRecord, Phase, Run, RunVerdict, Sample, TimingBlock, Training
@@ -446,7 +446,7 @@ def _extend(conductor: _Conductor, finalists: Sequence[Arm], place: tuple[str, s
 def _extended(experiment: Experiment, extension: Extension) -> Experiment:
     """What is asked in an extension: more samples of every item, at the efforts that are gated."""
     samples = experiment.evaluate.samples_per_item + extension.samples
-    return _asking(experiment, samples_per_item=samples, efforts=sorted({gate.effort for gate in experiment.gates}, key=EFFORTS.index))
+    return _asking(experiment, samples_per_item=samples, efforts=experiment.extended_efforts)
 
 
 def _asking(experiment: Experiment, **evaluate: Any) -> Experiment:
