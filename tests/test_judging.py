@@ -15,7 +15,7 @@ from test_cli import Answer, assert_one_line, call  # noqa: F401
 from bench.baseline import of_run
 from bench.errors import ExperimentError
 from bench.experiment import Experiment, parse_experiment
-from bench.judging import first_look, judge_run, look, looked_at
+from bench.judging import first_look, is_to_be_extended, judge_run, look, looked_at
 from bench.records import Baseline, Look, Run, RunVerdict
 from bench.store import read_verdict, write_verdict
 
@@ -192,6 +192,11 @@ def test_a_declared_look_that_was_not_recorded_is_invalid_and_so_is_one_not_decl
     assert "no record of a first look" in judge_run(looked(run, looks=())).gates[0].reasons[0]
     verdict = judged(run, OWN, looks=(Look(1, "inconclusive", {}, "x"),))
     assert (verdict.verdict, "declares no extension" in verdict.gates[0].reasons[0]) == ("invalid", True)
+
+
+@pytest.mark.parametrize(("said", "extends"), [("pass", False), ("fail", False), ("invalid", False), ("inconclusive", True)])
+def test_only_an_inconclusive_look_is_followed_by_more_samples(said: Any, extends: bool) -> None:
+    assert is_to_be_extended(Look(1, said, {}, "x")) == extends
 
 
 def test_other_answers_are_another_look(run: Run) -> None:
