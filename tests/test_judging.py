@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from fabricated import ACCURACY, fabricate_experiment, fabricate_run, fabricate_samples
 from test_baseline import EARLIER
 from test_cli import Answer, assert_one_line, call  # noqa: F401
 
 from bench.baseline import of_run
 from bench.errors import ExperimentError
-from bench.experiment import Experiment, parse_experiment
+from bench.experiment import Experiment, Extension, Gate, Timing, Vram, parse_experiment
 from bench.judging import first_look, is_to_be_extended, judge_run, look, looked_at
-from bench.records import Baseline, Look, Run, RunVerdict
+from bench.records import OUTCOMES, Baseline, Look, Run, RunVerdict
 from bench.store import read_verdict, write_verdict
 
 OWN = {"name": "accuracy", "metric": "accuracy", "effort": "high", "margin": 0.05}
@@ -277,3 +278,27 @@ def test_an_underpowered_design_is_refused_before_anything_is_trained(call: Any,
     assert call("bench", "embedded", *gates_option({**weak, "allow_underpowered": True})).code == 70
     assert call("bench", "embedded", *gates_option({**weak, "planned_sd": 0.1})).code == 70
     assert call("bench", "embedded", "--limit", "5", *gates_option(weak)).code == 70
+
+
+# --- the page that says all this
+
+
+def documented() -> str:
+    return (Path(__file__).parent.parent / "docs" / "gates.md").read_text(encoding="utf-8")
+
+
+def test_the_documented_example_loads_and_every_key_is_documented() -> None:
+    example = yaml.safe_load(documented().split("```yaml")[1].split("```")[0])
+    data = fabricate_experiment().model_dump(mode="json")
+    one_arm = {**data["finetune"], "ranks": [8], "steps": [40]}
+    experiment = parse_experiment({**data, "select": None, "finetune": one_arm, **example}, "docs/gates.md")
+    assert {gate.type for gate in experiment.gates} == {"non_inferiority", "max_ratio", "language_guard"}
+    for block in (Gate, Vram, Timing, Extension):
+        for key in block.model_fields:
+            assert f"\n| `{key}` |" in documented(), key
+
+
+def test_every_name_of_the_evidence_is_documented(run: Run) -> None:
+    gates = judged(run, OWN, LANGUAGES, TOKENS).gates
+    for name in {name for gate in gates for name in gate.evidence} - {f"{outcome}_share" for outcome in OUTCOMES}:
+        assert f"`{name}`" in documented(), name
