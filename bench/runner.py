@@ -434,11 +434,14 @@ def _extend(conductor: _Conductor, finalists: Sequence[Arm], place: tuple[str, s
     from bench.judging import first_look, is_to_be_extended, look, looked_at
 
     folder, extension = conductor.folder, conductor.plan.experiment.extension
+    if extension is None:
+        folder.looks = []
+        return
     run = load_run(folder.path)
-    if extension is None or [known.cells for known in folder.looks] != [looked_at(run.cells, gated_arm(run))]:
-        folder.looks = [look(run, first_look(run))] if extension else []
+    if [known.cells for known in folder.looks] != [looked_at(run.cells, gated_arm(run))]:
+        folder.looks = [look(run, first_look(run))]
         folder.save()
-    if extension is not None and is_to_be_extended(folder.looks[0]):
+    if is_to_be_extended(folder.looks[0]):
         alive = [arm for arm in finalists if arm.name not in folder.failed_arms]
         _evaluate(conductor, "Extending", alive, [place], extension)
 
