@@ -1,8 +1,8 @@
 """The two arms' comparisons in each language -> whether any language collapsed. Pure; it can fail a release and passes nothing.
 
-Eleven tests at 2.5 % each would stop about every fourth arm that stands at the margin, so the p values are adjusted by Holm's method: all
-together then err in 2.5 % of runs (3.7 % in simulation, single answers near the ceiling being lopsided). One language has too few problems to rule a loss out, so not
-failing is no claim about any of them; that is what the gate over all languages is for.
+Eleven tests at 2.5 % each would stop about every fourth arm that stands at the margin, so the p values are adjusted by Holm's method:
+all together then err in 2.5 % of runs (3.7 % in simulation, single answers near the ceiling being lopsided). One language has too few
+problems to rule a loss out, so not failing is no claim about any of them; that is what the gate over all languages is for.
 """
 
 from __future__ import annotations
