@@ -239,6 +239,8 @@ class Gate(Strict):
     """In the metric's own unit. Non-inferiority: a loss this large must be ruled out. Superiority: a gain this large must be shown."""
     relative: bool = False
     """Whether the margin is a share of the reference's own level: 0.01 keeps 99 % of it."""
+    fail_on: Literal["margin", "any_regression"] = "margin"
+    """Of non-inferiority. `any_regression`: a loss that is shown fails, however small; an arm at half the margin then often does."""
     reason: str | None = None
     """Why the margin is what it is; kept in verdict.json."""
     after: Name | None = None
@@ -276,6 +278,8 @@ class Gate(Strict):
             raise ValueError(f"a language_guard looks at a share ({', '.join(SHARES)}), not at {self.metric}")
         if self.relative and self.type not in ("non_inferiority", "superiority"):
             raise ValueError(f"relative belongs to non_inferiority and superiority: a {self.type} gate has no use for it")
+        if self.fail_on != "margin" and self.type != "non_inferiority":
+            raise ValueError(f"fail_on belongs to non_inferiority: a {self.type} gate has no use for it")
         if self.after == self.name:
             raise ValueError(f"gate {self.name} cannot come after itself")
         return self

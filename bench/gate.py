@@ -54,6 +54,8 @@ def judge(comparison: Comparison, gate: Gate, looks: int = 1) -> Verdict:
         return verdict_of(comparison, gate, "invalid", reasons=refusals or ("the comparison has no interval",))
     gain, flags = _tested_gain(comparison, gate), _flags(_gain(comparison.ci, gate))
     name = read(gain, gate)
+    if gate.fail_on == "any_regression" and "regression_detected" in flags and name != "fail":
+        return verdict_of(comparison, gate, "fail", flags=flags, reasons=(_any_loss(comparison, gate, looks),))
     if name == "pass" and comparison.worst_ci is not None and read(_worst_gain(comparison, gate), gate) != "pass":
         return verdict_of(comparison, gate, "inconclusive", flags=flags, reasons=(_unscored(comparison, gate),))
     score = _score_gain(comparison, gate)
@@ -453,6 +455,12 @@ def _finding(name: VerdictName, comparison: Comparison, gate: Gate, looks: int =
         "inconclusive": f"cannot show {more} in {gate.metric} {shown}; {_advice(comparison, gate)}",
     }
     return sentences[name]
+
+
+def _any_loss(comparison: Comparison, gate: Gate, looks: int) -> str:
+    loss = "loss" if TRAITS[gate.metric].more_is_better else "rise"
+    shown = _shown(comparison.delta, comparison.ci, comparison.clusters, gate)
+    return f"a {loss} in {gate.metric} is shown {confidence(looks)}, and this gate fails on any {shown}"
 
 
 def confidence(looks: int) -> str:

@@ -568,6 +568,18 @@ def test_a_pass_with_a_real_loss_says_so():
     assert judge(comparison_of(-0.010, 0.004), ACCURACY).reasons[1] == "the loss is statistically real, but within the margin"
 
 
+def test_a_gate_that_fails_on_any_regression_does_so_within_the_margin_too():
+    strict = ACCURACY.model_copy(update={"fail_on": "any_regression"})
+    assert judge(comparison_of(-0.010, 0.004), ACCURACY).verdict == "pass"
+    result = judge(comparison_of(-0.010, 0.004), strict)
+    assert result.verdict == "fail"
+    assert "and this gate fails on any (difference \u22121.00 points" in result.reasons[0]
+    assert judge(comparison_of(-0.010, 0.0075), strict).verdict == "inconclusive"
+    assert judge(comparison_of(0.0, 0.004), strict).verdict == "pass"
+    with pytest.raises(ValueError, match="fail_on belongs to non_inferiority"):
+        Gate(name="a", metric="accuracy", effort="high", type="superiority", margin=0, fail_on="any_regression")
+
+
 def test_inconclusive_says_how_many_problems_are_missing():
     result = judge(comparison_of(0.0, 0.011), ACCURACY)
     needed = stats.non_inferiority_sample_size(0.011**2 * 250, 0.02)

@@ -92,7 +92,11 @@ def _finding(run: Run, gate: Verdict) -> str:
     subject = f"{metric.name} at {gate.effort} effort"
     if gate.verdict == "invalid" or gate.delta is None:
         return f"No comparison of {subject} was made: {'; '.join(gate.reasons) or 'the reason was not recorded'}."
-    if NOT_TESTED in gate.flags or gate.type not in ("non_inferiority", "superiority") or (asked is not None and asked.relative):
+    if (
+        NOT_TESTED in gate.flags
+        or gate.type not in ("non_inferiority", "superiority")
+        or (asked is not None and (asked.relative or asked.fail_on != "margin"))
+    ):
         return f"{gate.arm}, {subject if gate.clusters else metric.name}: {'; '.join(gate.reasons)}."
     against = "base" if gate.against == "base" else "the committed baseline"
     interval = f"95{words.NBSP}% interval {words.change_interval(gate.metric, gate.ci)}"
