@@ -113,7 +113,7 @@ MUTATIONS = [
         "test_gate.py::test_an_underpowered_design_is_invalid_unless_it_is_allowed",
     ),
     Mutation(
-        "judge on the selection's problems", "gate", "if shared := len(prompts[0] & prompts[1]):", "if shared := 0:",
+        "judge on the selection's problems", "gate", "len(prompts[0] & prompts[1])", "0",
         "test_judging.py::test_a_prompt_that_both_splits_ask_is_found_out",
     ),
     Mutation(
