@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from bench.comparison import compare
 from bench.errors import BaselineError
 from bench.experiment import Gate
-from bench.gate import gated_arm, incomplete, judge, unfit
+from bench.gate import gated_arm, incomplete, refuse, unfit
 from bench.records import SCHEMA, Baseline, CellRecord, Environment, Run
 from bench.store import load_run, slug, write_atomic
 
@@ -85,7 +85,11 @@ def of_run(run: Run) -> Baseline | str:
 
 def folder_of(run: Run, root: Path = BASELINES) -> Path:
     """Where the baseline of the run's experiment and hardware lies."""
-    return root / slug(run.experiment.name) / slug(run.environment.hardware)
+    return _folder(run.experiment.name, run.environment.hardware, root)
+
+
+def _folder(experiment: str, hardware: str, root: Path) -> Path:
+    return root / slug(experiment) / slug(hardware)
 
 
 def _decoding(run: Run) -> dict[str, Any]:
@@ -126,8 +130,8 @@ def _against_itself(run: Run, gate: Gate) -> tuple[str, ...]:
         return (baseline,)
     after = baseline.samples[baseline.samples["arm"] == baseline.arm]
     where = {"suite": baseline.suite, "split": baseline.split, "effort": gate.effort}
-    verdict = judge(compare(after.assign(arm="baseline"), after, **where, metric=gate.metric), gate)
-    return verdict.reasons if verdict.verdict == "invalid" else ()
+    comparison = compare(after.assign(arm="baseline"), after, **where, metric=gate.metric)
+    return comparison.invalid_because or refuse(comparison, gate)
 
 
 def _write(baseline: Baseline, folder: Path) -> None:
@@ -173,14 +177,14 @@ def _is_scores_name(name: object) -> bool:
 # Finding ------------------------------------------------------------------------------------------------------------------------
 
 
-def find_baseline(run: Run, given: Path | None = None, root: Path = BASELINES) -> Baseline | str:
-    """The given baseline or run folder, else the committed baseline; or why there is none that can be used.
+def find_baseline(run: Run, given: Path | None = None, root: Path = BASELINES) -> Baseline | str | None:
+    """The given baseline or run folder, else the committed one; in words why that cannot be used; None where none was committed.
 
     Raises BaselineError where the given path is neither, RunFolderError where it is a run folder that cannot be read.
     """
     folder = given or folder_of(run, root)
     if given is None and not (folder / FILE).exists():
-        return no_baseline(run, root)
+        return None
     if given is not None:
         check_path(given)
     if not (folder / FILE).exists():
@@ -200,8 +204,18 @@ def check_path(path: Path) -> None:
 
 def no_baseline(run: Run, root: Path = BASELINES) -> str:
     """Why a gate against the baseline is invalid where there is none."""
-    name, hardware = run.experiment.name, run.environment.hardware
-    return f"no baseline for {name} on {hardware}: `effortbench baseline promote RUN` makes {folder_of(run, root)}, or pass --baseline DIR"
+    return _no_baseline(run.experiment.name, run.environment.hardware, root)
+
+
+def no_baseline_yet(experiment: str, hardware: str, root: Path = BASELINES) -> str | None:
+    """The same before a run; None where one was committed."""
+    is_there = (_folder(experiment, hardware, root) / FILE).exists()
+    return None if is_there else _no_baseline(experiment, hardware, root)
+
+
+def _no_baseline(experiment: str, hardware: str, root: Path) -> str:
+    make = f"`effortbench baseline promote RUN` makes {_folder(experiment, hardware, root)}"
+    return f"no baseline for {experiment} on {hardware}: {make}, or pass --baseline DIR"
 
 
 def read_baseline(folder: Path) -> Baseline:

@@ -79,11 +79,15 @@ def bench(
     """Run, then judge, then report, whatever the verdict. The exit code is the gate's."""
     from bench.baseline import check_path
     from bench.gate import check_waivers
+    from bench.plan import refuse_underpowered
 
     loaded = _load(experiment, overrides)
-    check_waivers(waive, reason, [gate.name for gate in loaded.gates])
+    check_waivers(waive, reason, loaded.gate_names)
+    refuse_underpowered(loaded, limit)
     if baseline is not None:
         check_path(baseline)
+    elif warning := _missing_baseline(loaded):
+        errors.print(f"[bold yellow]warning:[/] {_escape(warning)}", soft_wrap=True, highlight=False)
     folder = _run(loaded, out, resume, limit, verbose).folder
     verdict = _gate(folder, baseline, waive, reason)
     page = _report(folder)
@@ -127,15 +131,18 @@ def power(
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
     """Say what the gates can tell before anything is run; exit code 3 where one is under-powered."""
-    from bench.plan import describe, plan_gates
+    from bench.plan import describe, describe_cost, plan_costs, plan_gates
     from bench.records import EXIT_CODES
     from bench.store import load_run
 
-    plans = plan_gates(_load(experiment, overrides), load_run(pilot) if pilot else None, items)
+    asked, run = _load(experiment, overrides), load_run(pilot) if pilot else None
+    plans = plan_gates(asked, run, items)
     for source in dict.fromkeys(plan.spread.source for plan in plans):
         console.print(f"spread: {_escape(source)}", soft_wrap=True, highlight=False)
     for plan in plans:
         console.print(f"[bold]{_escape(plan.gate.name)}[/]: {_escape(describe(plan))}", soft_wrap=True, highlight=False)
+    for cost in plan_costs(asked, run, items, plans) if run else []:
+        console.print(f"cost: {_escape(describe_cost(cost))}", soft_wrap=True, highlight=False)
     for plan in plans:
         if plan.problem is not None:
             answer = "refused" if plan.is_refused else "allowed"
@@ -320,6 +327,18 @@ def _run(experiment: Experiment, out: Path | None, resume: bool, limit: int | No
         )
 
 
+def _missing_baseline(experiment: Experiment) -> str | None:
+    """What is wrong before hours are spent: a gate needs a baseline of this hardware, and none was committed. None where all is well."""
+    from bench.baseline import no_baseline_yet
+    from bench.meter import read_environment
+
+    needy = [gate for gate in experiment.gates if gate.against == "baseline" and gate.needs_baseline]
+    if not needy:
+        return None
+    missing = no_baseline_yet(experiment.name, read_environment(Path(__file__).parent).hardware)
+    return f"gate {needy[0].name} will be invalid: {missing}" if missing else None
+
+
 def _newest(experiment: Experiment) -> Path:
     from bench.runner import RUNS
     from bench.store import newest_unfinished
@@ -337,7 +356,7 @@ def _gate(folder: Path, baseline: Path | None, waived: list[str], reason: str | 
     from bench.store import load_run, write_verdict
 
     done = load_run(folder)
-    check_waivers(waived, reason, [gate.name for gate in done.experiment.gates])
+    check_waivers(waived, reason, done.experiment.gate_names)
     is_asked = any(gate.against == "baseline" for gate in done.experiment.gates)
     found = find_baseline(done, baseline) if is_asked or baseline is not None else None
     if baseline is not None and not is_asked:
@@ -351,7 +370,8 @@ def _gate(folder: Path, baseline: Path | None, waived: list[str], reason: str | 
 def _print_verdict(verdict: RunVerdict) -> None:
     for judged in verdict.gates:
         reason = judged.reasons[0] if judged.reasons else ""
-        console.print(f"[{VERDICT_STYLES[judged.verdict]}]{judged.verdict:12}[/] {judged.name}: {_escape(reason)}", soft_wrap=True)
+        name = judged.name if judged.required else f"{judged.name} (not required)"
+        console.print(f"[{VERDICT_STYLES[judged.verdict]}]{judged.verdict:12}[/] {name}: {_escape(reason)}", soft_wrap=True)
         if judged.waived is not None:
             console.print(f"[bold]{'waived':12}[/] {judged.name}: {_escape(judged.waived)}", soft_wrap=True)
     if not verdict.gates:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,8 @@ CELL_KEYS = ["arm", "suite", "split", "language", "effort"]
 ROW_KEYS = ["item_id", "language", "sample_index"]
 ROUNDING = 1e-12
 """Standard errors of shares below this are zero but for floating point."""
+MOST_WALSH = 2000
+"""Items up to which the robust ratio is computed: it needs all pairs of them."""
 
 Array = NDArray[np.float64]
 
@@ -156,6 +158,15 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, *, suite: str, split: str
         return _measured(unmeasured, _pair(sides[0], sides[1], f"{suite}@{split} at {effort} effort"))
     except _Refused as refusal:
         return replace(unmeasured, invalid_because=(str(refusal),))
+
+
+def compare_languages(before: pd.DataFrame, after: pd.DataFrame, *, suite: str, split: str, effort: str, metric: str) -> list[Comparison]:
+    """`compare` in each language of either side, sorted by language; a language that only one side has is invalid there."""
+    sides = [_select(frame, suite, split, effort) for frame in (before, after)]
+    languages = sorted({str(language) for side in sides for language in side["language"].unique()})
+    where: dict[str, Any] = {"suite": suite, "split": split, "effort": effort, "metric": metric}
+    one = [[side[side["language"] == language] for side in sides] for language in languages]
+    return [replace(compare(*pair, **where), languages=(language,)) for language, pair in zip(languages, one, strict=True)]
 
 
 def compare_with_base(samples: pd.DataFrame) -> list[Comparison]:
@@ -341,10 +352,11 @@ def _measured(unmeasured: Comparison, pairs: _Pairs) -> Comparison:
         raise _Refused(f"{len(np.unique(items))} problems have a value of {metric}; an interval needs at least two")
     estimate = paired_estimate(_item_means(before[kept], items), _item_means(after[kept], items), is_share=is_share)
     languages = pairs.before["language"].to_numpy(dtype=object)[kept]
-    rows = len(pd.DataFrame({"item": items, "language": languages}).drop_duplicates())
+    cells = items * len(languages) + pd.factorize(languages)[0]
     worst, best = _bounds(pairs) if metric == "accuracy" else (None, None)
     gained, lost = _discordant(before[kept], after[kept]) if metric == "accuracy" and pairs.samples_per_item == 1 else (None, None)
-    return replace(
+    split = _variance_split(after[kept] - before[kept], items, pairs.samples_per_item) if kept.all() else None
+    measured = replace(
         unmeasured,
         before=estimate.before.mean,
         before_ci=_limits(estimate.before),
@@ -354,7 +366,7 @@ def _measured(unmeasured: Comparison, pairs: _Pairs) -> Comparison:
         ci=_limits(estimate.difference),
         se=estimate.difference.se,
         clusters=estimate.difference.clusters,
-        rows=rows,
+        rows=len(np.unique(cells)),
         languages=tuple(sorted(set(map(str, languages)))),
         samples_per_item=pairs.samples_per_item,
         worst=worst.mean if worst else None,
@@ -364,6 +376,52 @@ def _measured(unmeasured: Comparison, pairs: _Pairs) -> Comparison:
         gained=gained,
         lost=lost,
         excluded=_missing(pairs, metric, kept),
+        before_se=estimate.before.se,
+        after_se=estimate.after.se,
+        within=split.within if split else None,
+        between=split.between if split else None,
+        design_effect=_design_effect(_group_means(after[kept] - before[kept], cells), estimate.difference),
+        outcomes=_outcome_shares(pairs) if metric == "accuracy" else {},
+    )
+    return measured if is_share else _with_ratios(measured, before[kept], after[kept], items, cells)
+
+
+def _variance_split(differences: Array, items: NDArray[np.intp], samples_per_item: int) -> stats.VarianceSplit | None:
+    """Of the problems' differences, over their samples; rows are sorted by problem, language and sample, and none is missing."""
+    if samples_per_item < 2 or len(np.unique(np.bincount(items))) > 1:
+        return None
+    table = differences.reshape(len(np.unique(items)), -1, samples_per_item)
+    return stats.variance_split(table.mean(axis=1))
+
+
+def _design_effect(cell_means: Array, difference: MeanEstimate) -> float | None:
+    """Variance of the mean over that of as many independent cells (problem x language)."""
+    independent = stats.mean_interval(cell_means).se
+    return None if not independent > ROUNDING else float(difference.se**2 / independent**2)
+
+
+def _outcome_shares(pairs: _Pairs) -> dict[str, list[float]]:
+    shares = [side["outcome"].value_counts(normalize=True) for side in (pairs.before, pairs.after)]
+    return {outcome: [float(share.get(outcome, 0.0)) for share in shares] for outcome in OUTCOMES}
+
+
+def _with_ratios(comparison: Comparison, before: Array, after: Array, items: NDArray[np.intp], cells: NDArray[np.intp]) -> Comparison:
+    """With the ratios of after to before: of a problem's, per language the mean over samples, then the mean logarithm over languages."""
+    first, second = _group_means(before, cells), _group_means(after, cells)
+    owners = items[np.unique(cells, return_index=True)[1]]
+    positive = (first > 0) & (second > 0)
+    comparison = replace(comparison, without_ratio=int((~positive).sum()))
+    if len(np.unique(owners[positive])) < 2:
+        return comparison
+    logs = _group_means(np.log(second[positive] / first[positive]), owners[positive])
+    ones, ratios = np.ones(len(logs)), np.exp(logs)
+    mean = stats.geometric_mean_ratio(ones, ratios)
+    return replace(
+        comparison,
+        ratio=mean.ratio,
+        ratio_ci=(mean.interval.low, mean.interval.high),
+        robust_ratio=stats.hodges_lehmann_ratio(ones, ratios).ratio if len(logs) <= MOST_WALSH else None,
+        total_ratio=stats.ratio_of_totals(first[positive], second[positive]),
     )
 
 
@@ -421,6 +479,12 @@ def _item_means(values: Array, items: NDArray[np.intp]) -> Array:
     counts = np.bincount(items)
     present = counts > 0
     return np.asarray(np.bincount(items, weights=values)[present] / counts[present])
+
+
+def _group_means(values: Array, groups: NDArray[np.intp]) -> Array:
+    """Mean of each group's rows, in the order of the groups' codes, which may be far apart."""
+    codes = np.unique(groups, return_inverse=True)[1]
+    return _item_means(values, codes)
 
 
 def _limits(estimate: MeanEstimate) -> tuple[float, float]:

@@ -32,6 +32,9 @@ Metric = Literal[
 METRICS: tuple[Metric, ...] = get_args(Metric)
 SHARES = ("accuracy", "reasoning_language_fidelity", "truncation", "empty_analysis")
 """Metrics between 0 and 1."""
+SECONDS = ("latency_s", "ttft_s")
+VRAM = "vram"
+"""Name of the gate that `vram` makes."""
 SHIPPED = Path(__file__).parent / "experiments"
 LM_EVAL = "lm-eval:"
 """Before the name of a task of lm-eval, where a suite is asked for."""
@@ -178,6 +181,8 @@ class Adapter(Strict):
 
     name: Name
     path: Path
+    selected_on: list[Annotated[str, StringConstraints(pattern=r"^.+@[^@]+$")]] = []
+    """SUITE@SPLIT of the data whose scores chose it, its early stopping included; it is not judged on these."""
 
 
 class Evaluate(Strict):
@@ -255,23 +260,95 @@ class Gate(Strict):
     name: Name
     metric: Metric
     effort: Effort
-    type: Literal["non_inferiority", "superiority"] = "non_inferiority"
+    type: Literal["non_inferiority", "superiority", "max_ratio", "language_guard"] = "non_inferiority"
+    """`max_ratio`: the geometric mean of after / before must stay below 1 + margin (tokens and seconds). `language_guard`: no single
+    language may be shown to lose more than the margin (Holm over the languages); it can fail, and rules nothing out."""
     against: Literal["base", "baseline"] = "base"
     """`base`: the chosen arm against the untouched model. `baseline`: it against the committed record of an earlier release."""
     margin: Annotated[float, Field(ge=0)]
     """In the metric's own unit. Non-inferiority: a loss this large must be ruled out. Superiority: a gain this large must be shown."""
+    relative: bool = False
+    """Whether the margin is a share of the reference's own level: 0.01 keeps 99 % of it."""
+    fail_on: Literal["margin", "any_regression"] = "margin"
+    """Of non-inferiority. `any_regression`: a loss that is shown fails, however small; an arm at half the margin then often does."""
+    reason: str | None = None
+    """Why the margin is what it is; kept in verdict.json."""
+    after: Name | None = None
+    """An earlier gate that must pass before this one may: the order in which gates are tested is fixed by it."""
+    required: bool = True
+    """Whether the run's verdict depends on it; otherwise it is told and decides nothing."""
+    needs_baseline: bool = True
+    """With `against: baseline`, where none was committed for this hardware: true makes the verdict invalid, false leaves the gate out."""
     min_clusters: Annotated[int, Field(ge=2)] = 100
     """Fewest problems an interval is trusted with."""
+    min_blocks: Annotated[int, Field(ge=2)] = 6
+    """Fewest timing blocks a ratio of seconds is trusted with."""
+    planned_sd: Annotated[float, Field(gt=0)] | None = None
+    """Standard deviation of the problems' differences in a pilot, in the metric's unit (max_ratio: of the log ratio). Power is
+    planned with it; None leaves that to `effortbench power`."""
+    min_planned_power: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    """Least chance that an unchanged arm passes."""
     allow_underpowered: bool = False
-    """Let `effortbench power` accept this gate though an unchanged arm is likely to end inconclusive."""
+    """Accept this gate though an unchanged arm is likely to end inconclusive."""
 
     @model_validator(mode="after")
     def _has_margin(self) -> Gate:
-        if self.metric in SHARES and self.margin >= 1:
-            raise ValueError(f"a margin of {self.margin:g} decides nothing: {self.metric} lies between 0 and 1 (0.02 is 2 points)")
-        if self.type == "non_inferiority" and self.margin == 0:
-            raise ValueError("a non_inferiority gate needs margin > 0: no sample can rule out a loss of zero")
+        if (self.metric in SHARES or self.relative) and self.margin >= 1:
+            what = "a relative margin is a share" if self.relative else f"{self.metric} lies between 0 and 1 (0.02 is 2 points)"
+            raise ValueError(f"a margin of {self.margin:g} decides nothing: {what}")
+        if self.type != "superiority" and self.margin == 0:
+            raise ValueError(f"a {self.type} gate needs margin > 0: no sample can rule out a loss of zero")
         return self
+
+    @model_validator(mode="after")
+    def _fits_its_type(self) -> Gate:
+        if self.type == "max_ratio" and self.metric in SHARES:
+            raise ValueError(f"max_ratio compares tokens or seconds, and {self.metric} is a share: use non_inferiority")
+        if self.type == "language_guard" and self.metric not in SHARES:
+            raise ValueError(f"a language_guard looks at a share ({', '.join(SHARES)}), not at {self.metric}")
+        if self.relative and self.type not in ("non_inferiority", "superiority"):
+            raise ValueError(f"relative belongs to non_inferiority and superiority: a {self.type} gate has no use for it")
+        if self.fail_on != "margin" and self.type != "non_inferiority":
+            raise ValueError(f"fail_on belongs to non_inferiority: a {self.type} gate has no use for it")
+        if self.after == self.name:
+            raise ValueError(f"gate {self.name} cannot come after itself")
+        return self
+
+    @property
+    def needs_blocks(self) -> bool:
+        """Whether it is judged on timing blocks: seconds of one session say nothing about the next."""
+        return self.type == "max_ratio" and self.metric in SECONDS
+
+
+class Vram(Strict):
+    """The gate on memory, named `vram`: the arm's highest peak on the device against the reference's."""
+
+    relative: Share = 0.02
+    """Allowed rise, as a share of the reference's peak."""
+    absolute_mib: Annotated[float, Field(ge=0)] = 256.0
+    """Allowed rise in MiB, on top of the relative one."""
+    limit_mib: Annotated[float, Field(gt=0)] | None = None
+    """What the arm may use at most, reserved memory included; None takes the whole card."""
+    repeats: Count = 3
+    """Fewest measurements of each arm; a spread larger than the allowed rise is invalid. `timing.blocks` makes them."""
+    required: bool = True
+    """As of a gate."""
+
+
+class Timing(Strict):
+    """Sessions in which base and the chosen arm are timed in turn, in processes of their own (ABBA), after they were confirmed."""
+
+    effort: Effort
+    blocks: Annotated[int, Field(ge=2, le=100)] = 6
+    items: Annotated[int, Field(ge=1, le=10_000)] = 16
+    """Problems of the confirmation data asked in each session, in every language, twice: the first pass warms up."""
+
+
+class Extension(Strict):
+    """One declared second look: an inconclusive run is asked for more samples once, and judged on all of them."""
+
+    samples: Annotated[int, Field(ge=1, le=1024)]
+    """Further samples of every item, of base and the chosen arm, at the efforts that are gated."""
 
 
 class Arm(Strict):
@@ -298,6 +375,9 @@ class Experiment(Strict):
     select: Select | None = None
     confirm: Confirm | None = None
     gates: list[Gate] = []
+    vram: Vram | None = None
+    timing: Timing | None = None
+    extension: Extension | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
@@ -328,6 +408,76 @@ class Experiment(Strict):
             if effort not in self.evaluate.efforts:
                 raise ValueError(f"effort {effort!r} is not among evaluate.efforts ({', '.join(self.evaluate.efforts)})")
         return self
+
+    @model_validator(mode="after")
+    def _gates_fit_together(self) -> Experiment:
+        gates = {gate.name: gate for gate in self.gates}
+        earlier: set[str] = set()
+        for gate in self.gates:
+            if gate.after is not None and gate.after not in earlier:
+                raise ValueError(f"gate {gate.name} comes after {gate.after!r}: expected a gate that stands before it in the list")
+            if gate.required and gate.needs_blocks and (self.timing is None or self.timing.blocks < gate.min_blocks):
+                raise ValueError(
+                    f"gate {gate.name} needs {gate.min_blocks} timing blocks: add `timing: {{blocks: {gate.min_blocks}}}`, "
+                    "or report it alone with required: false"
+                )
+            if gate.needs_blocks and gate.against == "baseline":
+                raise ValueError(f"gate {gate.name} compares seconds with another session's: use against: base")
+            if gate.needs_blocks and self.timing is not None and self.timing.effort != gate.effort:
+                raise ValueError(f"gate {gate.name} asks for {gate.effort} effort, timing measures {self.timing.effort}")
+            earlier.add(gate.name)
+        if self.vram is not None and VRAM in gates:
+            raise ValueError(f"the name {VRAM!r} is taken by the `vram` block")
+        if self.gates and not any(gate.required for gate in self.gates):
+            raise ValueError("no gate is required: the verdict would rest on nothing")
+        self._check_selection_data()
+        self._check_vram_and_timing()
+        self._check_extension()
+        return self
+
+    def _check_selection_data(self) -> None:
+        for adapter in self.adapters:
+            if self.gates and self.confirm and f"{self.confirm.suite}@{self.confirm.split}" in adapter.selected_on:
+                raise ValueError(
+                    f"adapter {adapter.name} was selected on {self.confirm.suite}@{self.confirm.split}: "
+                    "an arm must not be judged on the data that chose it"
+                )
+
+    def _check_vram_and_timing(self) -> None:
+        for name, block in (("vram", self.vram), ("timing", self.timing)):
+            if block is not None and not self.gates:
+                raise ValueError(f"{name} needs `gates`: it is measured of the arm that they judge")
+        if self.timing is not None and self.timing.effort not in self.evaluate.efforts:
+            raise ValueError(f"effort {self.timing.effort!r} is not among evaluate.efforts ({', '.join(self.evaluate.efforts)})")
+        blocks = self.timing.blocks if self.timing else 0
+        if self.vram is not None and self.vram.required and self.vram.repeats > max(1, blocks):
+            raise ValueError(
+                f"vram.repeats is {self.vram.repeats}, and each arm would be measured {max(1, blocks)} times: "
+                f"add `timing: {{blocks: {self.vram.repeats}}}`, or lower it"
+            )
+
+    def _check_extension(self) -> None:
+        if self.extension is None:
+            return
+        if not self.gates:
+            raise ValueError("extension needs `gates`: it answers an inconclusive verdict")
+        if self.evaluate.temperature == 0:
+            raise ValueError("extension needs temperature > 0: greedy samples of one item are all the same")
+        if not self.extended_efforts:
+            raise ValueError("extension needs a gate on answers: timing blocks are not extended")
+        if any(gate.against == "baseline" for gate in self.gates):
+            raise ValueError("extension and a gate against the baseline do not go together: a committed baseline cannot be asked again")
+
+    @property
+    def extended_efforts(self) -> list[Effort]:
+        """Those that an extension asks again: a gate on answers asks for them; timing blocks make their own."""
+        asked = {gate.effort for gate in self.gates if not gate.needs_blocks}
+        return [effort for effort in self.evaluate.efforts if effort in asked]
+
+    @property
+    def gate_names(self) -> list[str]:
+        """Of all that is judged, in the order of the verdicts."""
+        return [gate.name for gate in self.gates] + ([VRAM] if self.vram else [])
 
     def arms(self) -> list[Arm]:
         """Base first, then the grid by rank, steps, seed and method, then finished adapters."""

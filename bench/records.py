@@ -281,6 +281,26 @@ class Comparison(Record):
     excluded: int = 0
     """Pairs of samples left out because one side has no value (an infrastructure error); at most 0.5 % of a side. `worst` and `best`
     count such an answer as wrong or right."""
+    before_se: float | None = None
+    after_se: float | None = None
+    within: float | None = None
+    """Variance of a problem's difference from one sample to the next: more samples buy it down. None with one sample an item, or where
+    samples are missing."""
+    between: float | None = None
+    """Variance of the problems' true differences: only more problems buy it down."""
+    design_effect: float | None = None
+    """Variance of `delta` over what it would be if every item x language were a problem of its own. None where all differ by the same."""
+    ratio: float | None = None
+    """Geometric mean of after / before over items (its logarithm averaged over languages first); tokens and seconds only."""
+    ratio_ci: tuple[float, float] | None = None
+    robust_ratio: float | None = None
+    """Hodges-Lehmann ratio over items. None above 2,000 items."""
+    total_ratio: float | None = None
+    """Sum after over sum before: what the bill changes by."""
+    without_ratio: int = 0
+    """Items x languages left out of the three ratios because a side has no value above zero."""
+    outcomes: dict[str, list[float]] = field(default_factory=dict)
+    """Share of each outcome among all rows, before and after; accuracy only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,15 +327,25 @@ class Verdict(Record):
     """Sentences for people: the first says what was shown."""
     waived: str | None = None
     """Why somebody lets a release through all the same; the verdict stays. None: not waived."""
+    type: str = "non_inferiority"
+    """As in the experiment, and `vram`."""
+    required: bool = True
+    """Whether it has a part in the run's verdict."""
+    tested_after: str | None = None
+    """The gate that had to pass first."""
+    margin_reason: str | None = None
+    """Why the margin is what it is, as the experiment says."""
+    evidence: dict[str, Any] = field(default_factory=dict)
+    """Further numbers behind the verdict, by name; docs/gates.md lists them. A name that is not there is unknown or does not apply."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunVerdict(Record):
-    """The run's verdict: the worst of its gates."""
+    """The run's verdict: the worst of its required gates."""
 
     verdict: VerdictName
     exit_code: int
-    """That of the worst gate that is not waived."""
+    """That of the worst required gate that is not waived."""
     gates: tuple[Verdict, ...]
     schema: int = SCHEMA
 
@@ -375,6 +405,35 @@ class Selection(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Look(Record):
+    """One judgement of a run whose experiment declares an extension; made before more samples are asked for."""
+
+    samples_per_item: int
+    verdict: VerdictName
+    gates: dict[str, VerdictName]
+    """By name."""
+    cells: str
+    """Hash of the keys of the cells that were looked at: a look at other answers is no look at these."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimingBlock(Record):
+    """One arm timed once: a session of its own, a warm-up pass and a measured one over the same rows."""
+
+    block: int
+    """0 .. blocks - 1; both arms are timed in each, in an order that alternates."""
+    arm: str
+    effort: str
+    rows: int
+    latency_s: float | None
+    """Mean over rows."""
+    ttft_s: float | None
+    output_tokens: int
+    peak_vram_bytes: int | None
+    peak_reserved_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """A run folder, read back. `samples` has one row a sample and exactly the fields of `Sample` as columns."""
 
@@ -401,6 +460,10 @@ class Run:
     """Arm name -> size on disk of the weights of the adapter it was evaluated with."""
     data_sources: dict[str, str] = field(default_factory=dict)
     """Suite name -> where its rows came from: its own, a local folder, or the hub at a commit (`unpinned` where at none)."""
+    looks: tuple[Look, ...] = ()
+    """Judgements made while the run was going; empty without an `extension`."""
+    timing: tuple[TimingBlock, ...] = ()
+    """Blocks of an experiment with `timing`, in the order they ran."""
 
 
 @dataclass(frozen=True, slots=True)

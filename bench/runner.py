@@ -20,11 +20,11 @@ from bench.card import write_cards
 from bench.catalog import Hub, Suite, TaskSuite, find_suite
 from bench.errors import ModelError, SuiteError, UsageError
 from bench.executors import Failure, LocalExecutor
-from bench.experiment import Arm, Confirm, Experiment, Gate, Select, load_experiment
+from bench.experiment import Arm, Confirm, Experiment, Extension, Select, Timing, load_experiment
 from bench.jobs import EvaluateJob, Event, Job, PassSpec, Stop, TrainJob
 from bench.models import ADAPTER_FILES, check_adapter, find_model, fingerprint, load_tokenizer
 from bench.phases import largest, merge_phases, phase_records
-from bench.records import Baseline, CellId, CellRecord, Phase, Run, RunVerdict, Sample, Training, TrainingPhase, Verdict
+from bench.records import Baseline, CellId, CellRecord, Phase, Run, RunVerdict, Sample, TimingBlock, Training, TrainingPhase
 from bench.rows import is_cached
 from bench.store import RunFolder, cell_file, load_run, read_samples, slug
 
@@ -223,6 +223,10 @@ def _conduct(conductor: _Conductor) -> None:
     if places := [place for place in places if place not in asked]:
         _evaluate(conductor, "Confirming" if experiment.confirm else "Evaluating", finalists, places)
     folder.forget_unasked()
+    if experiment.confirm and experiment.gates:
+        confirmed = (experiment.confirm.suite, experiment.confirm.split)
+        _extend(conductor, finalists, confirmed)
+        _time(conductor, finalists, confirmed)
     samples = read_samples(folder.path, folder.asked)
     folder.comparisons = compare_with_base(samples)
     folder.finish()
@@ -358,9 +362,11 @@ def _training_jobs(conductor: _Conductor) -> list[TrainJob]:
 # --- evaluation
 
 
-def _evaluate(conductor: _Conductor, title: str, arms: Iterable[Arm], places: Sequence[tuple[str, str]]) -> None:
+def _evaluate(
+    conductor: _Conductor, title: str, arms: Iterable[Arm], places: Sequence[tuple[str, str]], extension: Extension | None = None
+) -> None:
     """Ask every arm every place (suite, split), one process an arm."""
-    jobs = [job for arm in arms if (job := _evaluation_job(conductor, arm, places)) is not None]
+    jobs = [job for arm in arms if (job := _evaluation_job(conductor, arm, places, extension)) is not None]
     if not jobs:
         return
     conductor.progress.begin(title, None)
@@ -392,21 +398,25 @@ def _evaluate(conductor: _Conductor, title: str, arms: Iterable[Arm], places: Se
     conductor.progress.end(f"{answers:,} answers from {len(jobs)} arms")
 
 
-def _evaluation_job(conductor: _Conductor, arm: Arm, places: Sequence[tuple[str, str]]) -> EvaluateJob | None:
-    """None where all its cells are complete under the same keys."""
+def _evaluation_job(
+    conductor: _Conductor, arm: Arm, places: Sequence[tuple[str, str]], extension: Extension | None = None
+) -> EvaluateJob | None:
+    """None where all its cells are complete under the same keys; an extension asks the same cells for more samples."""
     plan = conductor.plan
-    adapter = arm.adapter or (conductor.folder.adapter(arm.name) if arm.kind == "trained" else None)
+    adapter = _adapter(conductor, arm)
     if adapter is not None:
         conductor.fingerprints[arm.name] = fingerprint(adapter)
         conductor.folder.adapter_bytes[arm.name] = (adapter / ADAPTER_FILES[1]).stat().st_size
+    experiment = _extended(plan.experiment, extension) if extension else plan.experiment
     passes, titles = [], []
     for suite_name, split in places:
         suite = plan.suites[suite_name]
         languages = suite.choose_languages(plan.experiment.evaluate.languages)
-        efforts = plan.experiment.evaluate.efforts
+        efforts = experiment.evaluate.efforts
         records = [_cell_record(conductor, arm, suite, split, code, effort) for code in languages for effort in efforts]
         done = conductor.folder.open_cells(records)
-        if not conductor.folder.are_complete(records, done):
+        is_extended = any(sample.sample_index >= plan.experiment.evaluate.samples_per_item for sample in done)
+        if not conductor.folder.are_complete(records, done) or (extension and not is_extended):
             kept = tuple(json.loads(sample.to_json()) for sample in done)
             passes.append(PassSpec(suite=suite.source, split=split, languages=tuple(languages), done=kept))
             titles.append(f"{slug(suite.name)}@{split}")
@@ -414,14 +424,18 @@ def _evaluation_job(conductor: _Conductor, arm: Arm, places: Sequence[tuple[str,
         return None
     title = "-".join(titles)
     return EvaluateJob(
-        name=f"evaluate-{arm.name}-{title}",
-        experiment=plan.experiment,
+        name=f"{'extend' if extension else 'evaluate'}-{arm.name}-{title}",
+        experiment=experiment,
         base=plan.base,
         arm=arm.name,
         adapter=adapter.absolute() if adapter else None,
         passes=tuple(passes),
         limit=conductor.limit,
     )
+
+
+def _adapter(conductor: _Conductor, arm: Arm) -> Path | None:
+    return arm.adapter or (conductor.folder.adapter(arm.name) if arm.kind == "trained" else None)
 
 
 def _cell_record(conductor: _Conductor, arm: Arm, suite: Suite, split: str, language: str, effort: str) -> CellRecord:
@@ -450,6 +464,8 @@ def cell_key(plan: Plan, suite: Suite, effort: str, adapter: str | None, limit: 
         "dtype": model.dtype,
         "load_in_4bit": model.load_in_4bit,
     }
+    if plan.experiment.extension:  # another extension, or none, is another design: its answers are asked anew
+        parts["extension"] = plan.experiment.extension.samples
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -464,6 +480,109 @@ def _fail(conductor: _Conductor, arm: str, reason: str) -> None:
     conductor.folder.failed_arms[arm] = reason
     conductor.folder.save()
     conductor.progress.warn(f"arm {arm} failed: {reason}")
+
+
+# --- after the confirmation
+
+
+def _extend(conductor: _Conductor, finalists: Sequence[Arm], place: tuple[str, str]) -> None:
+    """Look once; where the answers cannot tell, ask for the declared further samples. The look is recorded before they are asked."""
+    from bench.gate import gated_arm
+    from bench.judging import first_look, is_to_be_extended, look, looked_at
+
+    folder, extension = conductor.folder, conductor.plan.experiment.extension
+    if extension is None:
+        folder.looks = []
+        return
+    run = load_run(folder.path)
+    if [known.cells for known in folder.looks] != [looked_at(run.cells, gated_arm(run))]:
+        folder.looks = [look(run, first_look(run))]
+        folder.save()
+    if is_to_be_extended(folder.looks[0]):
+        alive = [arm for arm in finalists if arm.name not in folder.failed_arms]
+        _evaluate(conductor, "Extending", alive, [place], extension)
+
+
+def _extended(experiment: Experiment, extension: Extension) -> Experiment:
+    """What is asked in an extension: more samples of every item, at the efforts that are gated."""
+    samples = experiment.evaluate.samples_per_item + extension.samples
+    return _asking(experiment, samples_per_item=samples, efforts=experiment.extended_efforts)
+
+
+def _asking(experiment: Experiment, **evaluate: Any) -> Experiment:
+    """The same experiment asking otherwise; what it decides is left out, for it is not decided there."""
+    asked = experiment.evaluate.model_copy(update=evaluate)
+    undecided: dict[str, Any] = {"select": None, "confirm": None, "gates": [], "vram": None, "timing": None, "extension": None}
+    return experiment.model_copy(update={"evaluate": asked, **undecided})
+
+
+def _time(conductor: _Conductor, finalists: Sequence[Arm], place: tuple[str, str]) -> None:
+    """Time base and the chosen arm in turn, ABBA, one process at a time; a run that goes on measures all blocks anew."""
+    timing, folder = conductor.plan.experiment.timing, conductor.folder
+    alive = [arm for arm in finalists if arm.name not in folder.failed_arms]
+    folder.timing = []
+    if timing is None or len(alive) != 2:
+        return
+    conductor.progress.begin("Timing", timing.blocks)
+    for block in range(timing.blocks):
+        for arm in alive if block % 2 == 0 else alive[::-1]:
+            measured = _timed(conductor, timing, block, arm, place)
+            if measured is None:
+                return
+            folder.timing.append(measured)
+        folder.save()
+        conductor.progress.advance()
+    conductor.progress.end(f"{timing.blocks} blocks of {timing.items} problems")
+
+
+def _timed(conductor: _Conductor, timing: Timing, block: int, arm: Arm, place: tuple[str, str]) -> TimingBlock | None:
+    """One arm in a process of its own: a pass that warms up, then the one that counts; None where it failed, which is told."""
+    plan, adapter = conductor.plan, _adapter(conductor, arm)
+    suite = plan.suites[place[0]]
+    languages = tuple(suite.choose_languages(plan.experiment.evaluate.languages))
+    spec = PassSpec(suite=suite.source, split=place[1], languages=languages)
+    job = EvaluateJob(
+        name=f"time-{arm.name}-{block}",
+        experiment=_asking(plan.experiment, samples_per_item=1, efforts=[timing.effort]),
+        base=plan.base,
+        arm=arm.name,
+        adapter=adapter.absolute() if adapter else None,
+        passes=(spec, spec),
+        limit=min(timing.items, conductor.limit or timing.items),
+    )
+    passes: list[tuple[list[Sample], Phase]] = []
+    answers: list[Sample] = []
+
+    def on_event(_: Job, event: Event) -> None:
+        if event["event"] == "sample":
+            answers.append(Sample.from_dict(event["sample"]))
+        elif event["event"] == "phase":
+            passes.append((list(answers), Phase.from_dict(event["phase"])))
+            answers.clear()
+
+    failures = conductor.executor.run([job], on_event)
+    if job.name in failures or len(passes) != 2:
+        conductor.progress.warn(f"timing of {arm.name} failed in block {block}: {failures[job.name].reason if failures else 'no answers'}")
+        return None
+    return _timing_block(block, arm.name, timing.effort, *passes[1])
+
+
+def _timing_block(block: int, arm: str, effort: str, samples: Sequence[Sample], phase: Phase) -> TimingBlock:
+    def mean(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return sum(known) / len(known) if known and len(known) == len(values) else None
+
+    return TimingBlock(
+        block=block,
+        arm=arm,
+        effort=effort,
+        rows=len(samples),
+        latency_s=mean([sample.latency_s for sample in samples]),
+        ttft_s=mean([sample.ttft_s for sample in samples]),
+        output_tokens=phase.output_tokens,
+        peak_vram_bytes=phase.peak_vram_bytes,
+        peak_reserved_bytes=phase.peak_reserved_bytes,
+    )
 
 
 # --- decisions
@@ -481,44 +600,7 @@ def _choose(conductor: _Conductor) -> None:
 
 
 def gate_run(run: Run, baseline: Baseline | str | None = None) -> RunVerdict:
-    """Judge a run: every gate of its experiment, on the confirmation data. A `baseline` in words says why there is none."""
-    from bench.gate import run_verdict
+    """Judge a run: every gate of its experiment, on the confirmation data. A `baseline` in words says why there is none to be used."""
+    from bench.judging import judge_run
 
-    return run_verdict([_judge(run, gate, baseline) for gate in run.experiment.gates])
-
-
-def _judge(run: Run, gate: Gate, baseline: Baseline | str | None) -> Verdict:
-    from bench.comparison import compare
-    from bench.gate import gated_arm, judge, missing
-
-    confirm = run.experiment.confirm
-    assert confirm is not None, "gates without a confirm block pass no validation"
-    arm = gated_arm(run)
-    reason = _why_not(run, gate, arm, baseline)
-    if reason is not None:
-        return missing(gate, arm, reason, suite=confirm.suite, split=confirm.split)
-    after = run.samples[run.samples["arm"] == arm]
-    if gate.against == "baseline" and isinstance(baseline, Baseline):
-        before = baseline.samples[baseline.samples["arm"] == baseline.arm].assign(arm="baseline")
-    else:
-        before = run.samples[run.samples["arm"] == "base"]
-    comparison = compare(before, after, suite=confirm.suite, split=confirm.split, effort=gate.effort, metric=gate.metric)
-    return judge(comparison, gate)
-
-
-def _why_not(run: Run, gate: Gate, arm: str | None, baseline: Baseline | str | None) -> str | None:
-    """Why nothing can be judged; None where it can."""
-    from bench.baseline import no_baseline, unlike
-    from bench.gate import incomplete, unfit
-
-    confirm = run.experiment.confirm
-    if (reason := unfit(run)) is not None or arm is None or confirm is None:
-        return reason or "there is no arm to judge"
-    where = (confirm.suite, confirm.split, gate.effort)
-    if (reason := incomplete(run.cells, run.samples, ("base", arm), where)) is not None:
-        return reason
-    if gate.against == "base":
-        return None
-    if not isinstance(baseline, Baseline):
-        return baseline or no_baseline(run)
-    return unlike(run, gate, baseline)
+    return judge_run(run, baseline)

@@ -460,7 +460,7 @@ def minimum_detectable_effect(sd: float, n: int, alpha: float = 0.025, power: fl
     def shortfall(effect_in_se: float) -> float:
         return float(scipy.stats.nct.sf(critical, n - 1, effect_in_se)) - power
 
-    return DetectableEffect(_z_sum(alpha, power) * se, float(scipy.optimize.brentq(shortfall, 0, critical + 40)) * se)
+    return DetectableEffect(z_sum(alpha, power) * se, float(scipy.optimize.brentq(shortfall, 0, critical + 40)) * se)
 
 
 def non_inferiority_power(se: float, margin: float, alpha: float = 0.025) -> float:
@@ -477,7 +477,7 @@ def non_inferiority_sample_size(variance: float, margin: float, alpha: float = 0
     """
     if variance <= 0 or margin <= 0:
         raise ValueError(f"expected variance > 0 and margin > 0, found {variance} and {margin}")
-    return math.ceil(_z_sum(alpha, power) ** 2 * variance / margin**2)
+    return math.ceil(z_sum(alpha, power) ** 2 * variance / margin**2)
 
 
 def superiority_sample_size(discordance: float, difference: float, alpha: float = 0.025, power: float = 0.8) -> int:
@@ -496,7 +496,8 @@ def problems_needed(pairs: float, languages: int, icc: float) -> int:
     return math.ceil(pairs * (1 + (languages - 1) * icc) / languages)
 
 
-def _z_sum(alpha: float, power: float) -> float:
+def z_sum(alpha: float, power: float) -> float:
+    """Standard errors that an effect must measure to be found with `power` at one-sided `alpha`."""
     return float(scipy.special.ndtri(1 - alpha) + scipy.special.ndtri(power))
 
 

@@ -27,11 +27,13 @@ from bench.records import (
     CellRecord,
     Comparison,
     Environment,
+    Look,
     Phase,
     Run,
     RunVerdict,
     Sample,
     Selection,
+    TimingBlock,
     Training,
     Verdict,
 )
@@ -97,6 +99,8 @@ class RunFolder:
         self.suite_revisions: dict[str, str] = {}
         self.adapter_bytes: dict[str, int] = {}
         self.data_sources: dict[str, str] = {}
+        self.looks: list[Look] = []
+        self.timing: list[TimingBlock] = []
         self._asked: set[CellId] = set()
         self._files: dict[CellId, TextIO] = {}
         self._prompts: set[str] = set()
@@ -127,6 +131,7 @@ class RunFolder:
             found = state["experiment"]["name"]
             self.cells = {record.id: record for record in map(CellRecord.from_dict, state["cells"])}
             self.phases = [Phase.from_dict(phase) for phase in state["phases"]]
+            self.looks = [Look.from_dict(look) for look in state.get("looks", [])]
         if found != self.experiment.name:
             raise RunFolderError(f"{self.path} holds experiment {found!r}, not {self.experiment.name!r}: pass another --out")
 
@@ -184,6 +189,8 @@ class RunFolder:
             "cells": [dataclasses.asdict(record) for record in self.cells.values()],
             "phases": [dataclasses.asdict(phase) for phase in self.phases],
             "comparisons": [dataclasses.asdict(comparison) for comparison in self.comparisons],
+            "looks": [dataclasses.asdict(look) for look in self.looks],
+            "timing": [dataclasses.asdict(block) for block in self.timing],
         }
         write_atomic(self.path / "run.json", json.dumps(state, ensure_ascii=False, indent=1) + "\n")
 
@@ -309,6 +316,8 @@ def load_run(path: str | Path) -> Run:
             suite_revisions=state.get("suite_revisions", {}),
             adapter_bytes=state.get("adapter_bytes", {}),
             data_sources=state.get("data_sources", {}),
+            looks=tuple(Look.from_dict(look) for look in state.get("looks", [])),
+            timing=tuple(TimingBlock.from_dict(block) for block in state.get("timing", [])),
         )
 
 
@@ -380,6 +389,9 @@ def read_verdict(folder: Path) -> RunVerdict | None:
         return None
     except ValueError as error:
         raise RunFolderError(f"{path} is damaged ({error}): delete it and judge again") from error
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if schema != SCHEMA:
+        raise RunFolderError(f"{path} has schema {schema}, this effortbench reads {SCHEMA}: delete it and judge again")
     with _undamaged(path):
         return RunVerdict(gates=tuple(Verdict.from_dict(_tuples(gate)) for gate in data.pop("gates")), **data)
 

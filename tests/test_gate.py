@@ -14,7 +14,20 @@ from bench import stats
 from bench.comparison import compare
 from bench.errors import UsageError
 from bench.experiment import Gate, Select
-from bench.gate import judge, missing, more_problems_needed, read, required_clusters, run_verdict, select_arm, waive
+from bench.gate import (
+    in_order,
+    judge,
+    kept,
+    missing,
+    more_problems_needed,
+    read,
+    relative_difference,
+    required_clusters,
+    run_verdict,
+    samples_needed,
+    select_arm,
+    waive,
+)
 from bench.records import Comparison
 from bench.stats import Interval
 
@@ -225,7 +238,7 @@ def test_a_pass_that_depends_on_unscored_items_is_inconclusive():
     result = judge(comparison, ACCURACY)
     assert result.verdict == "inconclusive"
     assert result.reasons[0].startswith("the verdict depends on unscored items")
-    assert "difference -6.00 points" in result.reasons[0]
+    assert "difference \u22126.00 points" in result.reasons[0]
 
 
 def test_a_fail_is_not_softened_by_answers_that_never_ended():
@@ -348,6 +361,142 @@ def test_a_gate_against_the_baseline_takes_no_other_comparison(arm, against):
     assert judge(dataclasses.replace(comparison, arm="r8", against="baseline"), gate).verdict == "pass"
 
 
+# Relative margins
+
+
+RELATIVE = ACCURACY.model_copy(update={"relative": True, "margin": 0.01})
+
+
+@pytest.mark.parametrize(
+    ("metric", "kind", "share"),
+    [
+        ("accuracy", "non_inferiority", 0.99),
+        ("accuracy", "superiority", 1.01),
+        ("output_tokens", "non_inferiority", 1.01),
+        ("output_tokens", "superiority", 0.99),
+    ],
+)
+def test_a_relative_margin_keeps_a_share_of_the_reference(metric, kind, share):
+    assert kept(RELATIVE.model_copy(update={"metric": metric, "type": kind})) == pytest.approx(share)
+
+
+@given(seed=st.integers(0, 10_000), share=st.floats(0.8, 1.2))
+@settings(max_examples=40, deadline=None)
+def test_the_relative_interval_is_the_t_interval_of_after_minus_share_of_before(seed, share):
+    """Before is measured, not a constant: its errors, and that they go with after's, are in the interval."""
+    before, after = np.random.default_rng(seed).beta(4, 2, (2, 60, 3))
+    comparison = compare(samples_of(before), samples_of(after, arm="r8"), suite="stories", split="gate", effort="high", metric="accuracy")
+    expected = stats.mean_interval(after.mean(axis=1) - share * before.mean(axis=1))
+    found = relative_difference(comparison, share)
+    assert (found.mean, found.se, *found.interval) == pytest.approx((expected.mean, expected.se, *expected.interval), abs=1e-9)
+
+
+def test_a_relative_margin_passes_and_fails_by_its_own_interval():
+    rng = np.random.default_rng(7)
+    before = (rng.random((400, 5)) < 0.9).astype(float)
+    worse = before * (rng.random((400, 5)) < 0.9)
+    same = judged(samples_of(before), samples_of(before, arm="r8"), RELATIVE.model_copy(update={"margin": 0.02}))
+    assert (same.verdict, same.type, same.margin) == ("pass", "non_inferiority", 0.02)
+    assert same.reasons[0].startswith("a loss of 2 % of base's level or more in accuracy is ruled out")
+    assert judged(samples_of(before), samples_of(worse, arm="r8"), RELATIVE).verdict == "fail"
+    lenient = RELATIVE.model_copy(update={"margin": 0.2})
+    assert judged(samples_of(before), samples_of(worse, arm="r8"), lenient).verdict == "pass"
+
+
+def test_equal_problems_have_width_under_a_relative_margin_too():
+    ones = samples_of(np.ones((200, 2)))
+    assert judged(ones, ones.assign(arm="r8"), RELATIVE.model_copy(update={"min_clusters": 100})).verdict == "invalid"  # the ceiling
+    many = samples_of(np.ones((250, 2)))
+    assert judged(many, many.assign(arm="r8"), RELATIVE).verdict == "inconclusive"
+    assert stats.unseen_share(250) > 0.01
+
+
+# One answer a problem near the ceiling
+
+
+def test_near_the_ceiling_the_score_interval_must_pass_too():
+    """Tango's interval at 248 of 250 before, three lost: the t interval ends at -2.6 points, the score interval at -3.4."""
+    before = np.ones((250, 1))
+    before[:2] = 0
+    after = before.copy()
+    after[10:13] = 0
+    gate = ACCURACY.model_copy(update={"margin": 0.03})
+    result = judged(samples_of(before), samples_of(after, arm="r8"), gate)
+    assert result.ci[0] > -0.03 > stats.tango_paired(245, 0, 3, 2).low
+    assert result.verdict == "inconclusive"
+    assert "the score interval of 3 problems lost and 0 gained is \u2212" in result.reasons[0]
+    assert judged(samples_of(before), samples_of(after, arm="r8"), gate.model_copy(update={"margin": 0.04})).verdict == "pass"
+
+
+# Planned power
+
+
+@pytest.mark.parametrize(("allowed", "verdict"), [(False, "invalid"), (True, "pass")])
+def test_an_underpowered_design_is_invalid_unless_it_is_allowed(allowed, verdict):
+    gate = ACCURACY.model_copy(update={"planned_sd": 0.2, "allow_underpowered": allowed})
+    result = judge(comparison_of(0.01, 0.005), gate)
+    assert result.verdict == verdict
+    assert ("underpowered design" in result.reasons[0]) == (not allowed)
+    assert result.evidence["planned_power"] == pytest.approx(stats.non_inferiority_power(0.2 / 250**0.5, 0.02))
+    assert judge(comparison_of(0.01, 0.005), gate.model_copy(update={"planned_sd": 0.1})).verdict == "pass"
+
+
+def test_power_is_told_beside_the_verdict():
+    result = judge(comparison_of(0.0, 0.01), ACCURACY)
+    assert "an unchanged arm passes in 52 % of runs; 80 % would pass a margin of 2.8 points" in result.reasons[1]
+    assert result.evidence["power"] == pytest.approx(0.516, abs=0.001)
+
+
+def test_more_samples_are_named_where_repeats_can_tell():
+    comparison = dataclasses.replace(comparison_of(0.0, 0.0105), within=0.016, between=0.009, samples_per_item=1)
+    assert samples_needed(comparison, ACCURACY) == 5
+    assert "needs about 300 more problems, or 5 samples an item in place of 1" in judge(comparison, ACCURACY).reasons[0]
+    assert samples_needed(dataclasses.replace(comparison, between=0.02), ACCURACY) is None
+
+
+# A fixed order
+
+
+def chain(*verdicts, required=(True, True, True)):
+    """Gates a, b after a, c after b, with these verdicts of their own."""
+    gates = [ACCURACY.model_copy(update={"name": name, "after": first}) for name, first in (("a", None), ("b", "a"), ("c", "b"))]
+    gates = [gate.model_copy(update={"required": needed}) for gate, needed in zip(gates, required, strict=True)]
+    numbers = {"pass": (0.0, 0.005), "fail": (-0.2, 0.005), "inconclusive": (0.0, 0.05)}
+    made = [
+        missing(gate, "r8", "no samples") if verdict == "invalid" else judge(comparison_of(*numbers[verdict]), gate)
+        for gate, verdict in zip(gates, verdicts, strict=True)
+    ]
+    return in_order(made, gates)
+
+
+@pytest.mark.parametrize(
+    ("alone", "in_turn", "tested"),
+    [
+        (("pass", "pass", "pass"), ("pass", "pass", "pass"), (True, True, True)),
+        (("inconclusive", "pass", "pass"), ("inconclusive", "inconclusive", "inconclusive"), (True, False, False)),
+        (("fail", "pass", "fail"), ("fail", "inconclusive", "inconclusive"), (True, False, False)),
+        (("pass", "fail", "pass"), ("pass", "fail", "inconclusive"), (True, True, False)),
+        (("fail", "invalid", "pass"), ("fail", "invalid", "inconclusive"), (True, True, False)),
+    ],
+)
+def test_a_gate_after_one_that_did_not_pass_claims_nothing(alone, in_turn, tested):
+    found = chain(*alone)
+    assert tuple(gate.verdict for gate in found) == in_turn
+    assert tuple("not_tested" not in gate.flags for gate in found) == tested
+    if not tested[2]:
+        assert found[2].reasons[0].startswith("not tested: gate b did not pass before it (difference ")
+
+
+def test_a_required_gate_that_was_not_tested_blocks_though_the_one_before_is_not_required():
+    found = run_verdict(chain("pass", "inconclusive", "pass", required=(True, False, True)))
+    assert (found.verdict, found.exit_code) == ("inconclusive", 3)
+
+
+def test_a_gate_that_is_not_required_decides_nothing():
+    assert run_verdict(chain("pass", "pass", "fail", required=(True, True, False))).exit_code == 0
+    assert run_verdict(chain("pass", "pass", "pass", required=(False, False, False))).verdict == "invalid"
+
+
 # Waivers
 
 
@@ -410,7 +559,8 @@ def test_wording_of_a_pass():
     result = judge(comparison_of(-0.003, 0.005), ACCURACY)
     assert result.reasons == (
         "a loss of 2 points or more in accuracy is ruled out at 97.5 % one-sided confidence "
-        "(difference -0.30 points, 95 % CI -1.28 to +0.68, 250 problems)",
+        "(difference \u22120.30 points, 95 % CI \u22121.28 to +0.68, 250 problems)",
+        "with this spread an unchanged arm passes in 98 % of runs; 80 % would pass a margin of 1.4 points",
     )
 
 
@@ -418,12 +568,24 @@ def test_a_pass_with_a_real_loss_says_so():
     assert judge(comparison_of(-0.010, 0.004), ACCURACY).reasons[1] == "the loss is statistically real, but within the margin"
 
 
+def test_a_gate_that_fails_on_any_regression_does_so_within_the_margin_too():
+    strict = ACCURACY.model_copy(update={"fail_on": "any_regression"})
+    assert judge(comparison_of(-0.010, 0.004), ACCURACY).verdict == "pass"
+    result = judge(comparison_of(-0.010, 0.004), strict)
+    assert result.verdict == "fail"
+    assert "and this gate fails on any (difference \u22121.00 points" in result.reasons[0]
+    assert judge(comparison_of(-0.010, 0.0075), strict).verdict == "inconclusive"
+    assert judge(comparison_of(0.0, 0.004), strict).verdict == "pass"
+    with pytest.raises(ValueError, match="fail_on belongs to non_inferiority"):
+        Gate(name="a", metric="accuracy", effort="high", type="superiority", margin=0, fail_on="any_regression")
+
+
 def test_inconclusive_says_how_many_problems_are_missing():
     result = judge(comparison_of(0.0, 0.011), ACCURACY)
     needed = stats.non_inferiority_sample_size(0.011**2 * 250, 0.02)
     assert f"{needed - 250}" == "344"
     assert result.reasons[0] == (
-        "cannot rule out a loss of 2 points in accuracy (difference +0.00 points, 95 % CI -2.17 to +2.17, 250 problems); "
+        "cannot rule out a loss of 2 points in accuracy (difference 0.00 points, 95 % CI \u22122.17 to +2.17, 250 problems); "
         "needs about 350 more problems"
     )
 

@@ -46,7 +46,7 @@ MUTATIONS = [
         "test_gate.py::test_touching_the_margin_is_not_a_pass",
     ),
     Mutation(
-        "let the best gate win", "gate", "return max((gate.verdict", "return min((gate.verdict",
+        "let the best gate win", "gate", "return max((gate.verdict for", "return min((gate.verdict for",
         "test_gate.py::test_the_worst_gate_wins",
     ),
     Mutation(
@@ -62,11 +62,11 @@ MUTATIONS = [
         "test_baseline.py::test_a_cell_lost_on_both_sides_is_invalid",
     ),
     Mutation(
-        "compare with the baseline's base", "runner", '== baseline.arm].assign(arm="baseline")', '== "base"].assign(arm="baseline")',
+        "compare with the baseline's base", "judging", '== baseline.arm].assign(arm="baseline")', '== "base"].assign(arm="baseline")',
         "test_baseline.py::test_equal_scores_pass_and_a_loss_against_the_baseline_fails",
     ),
     Mutation(
-        "do without a baseline", "runner", "return baseline or no_baseline(run)", "return None",
+        "do without a baseline", "judging", "return baseline or no_baseline(run)", "return None",
         "test_baseline.py::test_without_a_baseline_the_verdict_is_invalid",
     ),
     Mutation(
@@ -91,6 +91,75 @@ MUTATIONS = [
     Mutation(
         "promote an invalid run", "baseline", "        if reasons:\n", "        if False:\n",
         "test_baseline.py::test_a_run_that_is_unfinished_not_judged_or_invalid_is_refused",
+    ),
+    Mutation(
+        "skip the order of the gates", "gate", 'if first is not None and first.verdict != "pass" and', "if False and",
+        "test_gate.py::test_a_gate_after_one_that_did_not_pass_claims_nothing",
+    ),
+    Mutation(
+        "pass without a required gate", "gate", 'if gate.required), "invalid")', 'if gate.required), "pass")',
+        "test_gate.py::test_a_gate_that_is_not_required_decides_nothing",
+    ),
+    Mutation(
+        "take before for a constant", "gate", "(share**2 - share) * before**2 + share * both**2", "0.0",
+        "test_gate.py::test_the_relative_interval_is_the_t_interval_of_after_minus_share_of_before",
+    ),
+    Mutation(
+        "forget the score interval", "gate", 'if name == "pass" and score is not None and', "if score is None and False and",
+        "test_gate.py::test_near_the_ceiling_the_score_interval_must_pass_too",
+    ),
+    Mutation(
+        "forget the planned power", "gate", "if power is not None and power < gate.min_planned_power and", "if power is None and False and",
+        "test_gate.py::test_an_underpowered_design_is_invalid_unless_it_is_allowed",
+    ),
+    Mutation(
+        "judge on the selection's problems", "gate", "len(prompts[0] & prompts[1])", "0",
+        "test_judging.py::test_a_prompt_that_both_splits_ask_is_found_out",
+    ),
+    Mutation(
+        "drop Holm", "language_guard", "stats.holm([p_value(each, gate.margin) for each in languages])",
+        "[p_value(each, gate.margin) for each in languages]",
+        "test_language_guard.py::test_a_loss_that_only_an_uncorrected_test_would_call_one_does_not_fail",
+    ),
+    Mutation(
+        "overlook a language", "language_guard", "not refusals and sorted(overall.languages)", "False and sorted(overall.languages)",
+        "test_language_guard.py::test_a_comparison_that_was_not_made_in_each_language_is_invalid",
+    ),
+    Mutation(
+        "take unmeasured memory for none", "costs", '"invalid", f"peak memory was not measured', '"pass", f"peak memory was not measured',
+        "test_costs.py::test_memory_that_rises_or_was_not_measured_does_not_pass",
+    ),
+    Mutation(
+        "believe one measurement of memory", "costs", 'if numbers["measured"] < vram.repeats:', "if False:",
+        "test_costs.py::test_memory_that_rises_or_was_not_measured_does_not_pass",
+    ),
+    Mutation(
+        "let a touched ratio pass", "costs", "if interval.high < limit:", "if interval.high <= limit:",
+        "test_costs.py::test_a_ratio_is_held_against_its_limit",
+    ),
+    Mutation(
+        "believe a single session's seconds", "costs", "if len(pairs) < max(2, gate.min_blocks):", "if len(pairs) < 2:",
+        "test_costs.py::test_few_blocks_are_invalid_whatever_a_single_session_says",
+    ),
+    Mutation(
+        "leave out what wrote nothing", "costs", "not refusals and comparison.without_ratio", "False and comparison.without_ratio",
+        "test_costs.py::test_answers_without_a_token_are_left_out_counted_and_too_many_are_invalid",
+    ),
+    Mutation(
+        "look until it is green", "judging", 'if _is_extended(run) and run.looks[0].verdict != "inconclusive":', "if False:",
+        "test_judging.py::test_a_run_that_was_extended_without_need_is_invalid",
+    ),
+    Mutation(
+        "ask a failed run again", "judging", 'return first.verdict == "inconclusive"', 'return first.verdict != "pass"',
+        "test_judging.py::test_only_an_inconclusive_look_is_followed_by_more_samples",
+    ),
+    Mutation(
+        "look at samples to come", "judging", 'run.samples[run.samples["sample_index"] < samples]', "run.samples",
+        "test_judging.py::test_the_first_look_does_not_see_later_samples",
+    ),
+    Mutation(
+        "take a damaged baseline for none", "judging", "baseline is None and not gate.needs_baseline", "not gate.needs_baseline",
+        "test_judging.py::test_a_gate_that_can_do_without_a_baseline_uses_the_one_there_is",
     ),
 ]  # fmt: skip
 

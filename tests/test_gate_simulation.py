@@ -3,7 +3,7 @@
 250 problems x 11 languages: logit p_before = mu_l + a_i + b_il, logit p_after = mu_l + delta + a_i + b_il + d_i + e_il, all
 effects normal; mu_l gives language l its marginal accuracy, delta the true difference of the macro-average; a score is a
 Binomial(K, p) count over K.
-The table in docs/statistics.md is printed by `python tests/test_gate_simulation.py`.
+The table in docs/statistics.md is printed by `python tests/test_gate_simulation.py`; `tox -e stats` runs the tests.
 """
 
 import dataclasses
@@ -20,12 +20,19 @@ from bench import stats
 from bench.comparison import compare, paired_estimate
 from bench.experiment import Gate
 from bench.gate import judge
-from bench.records import Comparison
+from bench.judging import is_to_be_extended
+from bench.language_guard import judge_languages
+from bench.records import Comparison, Look
 
 PROBLEMS, REPLICATES, MARGIN = 250, 4000, 0.02
+TWO_LOOKS = 12_000
+"""Replicates where the rate is so near 5 % that 4,000 could not tell."""
+GUARDED = 2000
 PROBLEM_SD, CELL_SD = 1.8, 1.0
 MULTILINGUAL = (0.93, 0.91, 0.90, 0.90, 0.89, 0.88, 0.86, 0.85, 0.82, 0.78, 0.75)
 GATE = Gate(name="accuracy", metric="accuracy", effort="high", margin=MARGIN)
+GUARD = Gate(name="languages", metric="accuracy", effort="high", type="language_guard", margin=1e-6)
+"""At the edge of its margin, an arm that changed nothing is what the guard must let through."""
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(60)
 
 
@@ -66,10 +73,25 @@ def language_means(regime, true_difference):
     return before, before + shift
 
 
+def unchanged_languages(regime):
+    """As `language_means`, with the same accuracy before and after in every single language."""
+    sd_before = np.hypot(PROBLEM_SD, CELL_SD)
+    sd_after = np.sqrt(sd_before**2 + regime.shift_sd**2 + regime.noise_sd**2)
+    return [
+        np.array([optimize.brentq(lambda mu, p=p, sd=sd: marginal(mu, sd) - p, -5, 15) for p in regime.accuracies])
+        for sd in (sd_before, sd_after)
+    ]
+
+
 def simulate(regime, true_difference, replicates, seed):
     """Scores before and after, shape (replicates, problems, languages) each."""
+    return simulate_looks(regime, true_difference, replicates, seed, (regime.samples,))[0]
+
+
+def simulate_looks(regime, true_difference, replicates, seed, samples, means=None):
+    """As `simulate`, a pair of arrays for each count of samples, ascending: later ones hold the earlier answers too."""
     rng = np.random.default_rng(seed)
-    mu_before, mu_after = (mu.astype(np.float32) for mu in language_means(regime, true_difference))
+    mu_before, mu_after = (mu.astype(np.float32) for mu in means or language_means(regime, true_difference))
     shape = (replicates, PROBLEMS, len(regime.accuracies))
 
     def normal(sd, size):
@@ -77,12 +99,15 @@ def simulate(regime, true_difference, replicates, seed):
 
     base = normal(PROBLEM_SD, (*shape[:2], 1)) + normal(CELL_SD, shape)
     change = normal(regime.shift_sd, (*shape[:2], 1)) + normal(regime.noise_sd, shape)
-    scores = []
+    arms = []
     for logits in (mu_before + base, mu_after + base + change):
-        p = special.expit(logits)
-        right = sum((rng.random(shape, dtype=np.float32) < p).astype(np.float32) for _ in range(regime.samples))
-        scores.append(right / regime.samples)
-    return scores
+        p, right, scores = special.expit(logits), np.zeros(shape, np.float32), []
+        for sample in range(1, samples[-1] + 1):
+            right += rng.random(shape, dtype=np.float32) < p
+            if sample in samples:
+                scores.append(right / sample)
+        arms.append(scores)
+    return list(zip(*arms, strict=True))
 
 
 TEMPLATE = Comparison(
@@ -150,13 +175,49 @@ def naive_gates(before, after, true_difference):
     }
 
 
-def upper(rate):
+@cache
+def rates_of_two_looks(true_difference, first=2, further=2):
+    """Shares of verdicts where an inconclusive first look is followed by one more on all samples; moderate answers."""
+    counts, chunks = Counter(), TWO_LOOKS // 1000
+    for chunk in range(chunks):
+        seed = [23, chunk, round(1000 * abs(true_difference))]
+        looks = simulate_looks(REGIMES["moderate K=4"], true_difference, TWO_LOOKS // chunks, seed, (first, first + further))
+        means = [[arm.mean(axis=2, dtype=float) for arm in pair] for pair in looks]
+        for number in range(TWO_LOOKS // chunks):
+            verdicts = [judge(comparison_of(before[number], after[number]), GATE, looks=2).verdict for before, after in means]
+            is_extended = is_to_be_extended(Look(first, verdicts[0], {}, ""))
+            counts["extended"] += is_extended
+            counts[verdicts[1] if is_extended else verdicts[0]] += 1
+    return Counter({key: count / TWO_LOOKS for key, count in counts.items()})
+
+
+@cache
+def rates_of_the_language_guard(name="moderate K=1"):
+    """How often an unchanged arm is stopped because one of eleven languages seems worse: by the guard, and by tests on their own."""
+    regime = REGIMES[name]
+    before, after = simulate_looks(regime, 0.0, GUARDED, [31], (regime.samples,), unchanged_languages(regime))[0]
+    changes = (after - before).astype(float)
+    statistics = changes.mean(axis=1) / (changes.std(axis=1, ddof=1) / np.sqrt(PROBLEMS))
+    uncorrected = float((statistics.min(axis=1) < special.stdtrit(PROBLEMS - 1, 0.05)).mean())
+    languages = [f"l{number}" for number in range(len(MULTILINGUAL))]
+    stopped = 0
+    for one_before, one_after in zip(before.astype(float), after.astype(float), strict=True):
+        whole = dataclasses.replace(comparison_of(one_before.mean(axis=1), one_after.mean(axis=1)), languages=tuple(languages))
+        each = [
+            dataclasses.replace(comparison_of(one_before[:, number], one_after[:, number]), languages=(language,))
+            for number, language in enumerate(languages)
+        ]
+        stopped += judge_languages(whole, each, GUARD).verdict == "fail"
+    return {"guard": stopped / GUARDED, "uncorrected": uncorrected}
+
+
+def upper(rate, replicates=REPLICATES):
     """97.5 % upper bound of a measured rate."""
-    return stats.clopper_pearson(round(rate * REPLICATES), REPLICATES).high
+    return stats.clopper_pearson(round(rate * replicates), replicates).high
 
 
-def lower(rate):
-    return stats.clopper_pearson(round(rate * REPLICATES), REPLICATES).low
+def lower(rate, replicates=REPLICATES):
+    return stats.clopper_pearson(round(rate * replicates), replicates).low
 
 
 @pytest.mark.parametrize("name", REGIMES)
@@ -179,6 +240,25 @@ def test_an_unchanged_arm_passes():
 def test_the_interval_covers_as_often_as_it_says(true_difference):
     assert rates("moderate K=4", true_difference)["covered"] == pytest.approx(0.95, abs=0.012)
     assert rates("moderate K=4", true_difference)["invalid"] == 0
+
+
+def test_two_looks_pass_a_loss_of_the_margin_rarely_too():
+    """Each look at 2.5 %: at most 5 % together, and one inconclusive run in a few is asked again."""
+    assert upper(rates_of_two_looks(-MARGIN)["pass"], TWO_LOOKS) <= 0.05
+    assert upper(rates_of_two_looks(-MARGIN)["fail"], TWO_LOOKS) <= 0.05
+
+
+def test_a_second_look_lets_more_unchanged_arms_through():
+    """As many as four samples from the start would, of which most were never needed."""
+    unchanged = rates_of_two_looks(0.0)
+    assert lower(unchanged["pass"], TWO_LOOKS) >= 0.86
+    assert upper(unchanged["extended"], TWO_LOOKS) <= 0.35
+
+
+def test_the_language_guard_rarely_stops_an_unchanged_arm_and_single_tests_often_do():
+    found = rates_of_the_language_guard()
+    assert upper(found["guard"], GUARDED) <= 0.05
+    assert lower(found["uncorrected"], GUARDED) > 0.35
 
 
 def test_planned_power_is_the_measured_power():
@@ -217,11 +297,20 @@ def test_the_simulated_path_is_the_real_one():
         assert judge(samples, GATE).verdict == judge(arrays, GATE).verdict
 
 
+def table(*cells):
+    print("| " + " | ".join(f"{100 * cell:.1f}" if isinstance(cell, float) else cell for cell in cells) + " |")
+
+
 if __name__ == "__main__":
-    naive = ["unclustered", "unpaired", "no significant drop", "estimate within margin", "after >= before"]
     for name in REGIMES:
         at_margin, unchanged = rates(name, -MARGIN), rates(name, 0.0)
-        shown = [at_margin["pass"], at_margin["fail"], unchanged["pass"], at_margin["covered"]]
-        print(name, *(f"{100 * rate:.1f}" for rate in shown), sep=" | ")
-        for gate in naive:
-            print("    ", gate, f"{100 * at_margin[gate]:.1f}", f"{100 * unchanged[gate]:.1f}", sep=" | ")
+        table(name, *map(float, (at_margin["pass"], at_margin["fail"], unchanged["pass"], at_margin["covered"])))
+    naive = ["unclustered", "unpaired", "no significant drop", "estimate within margin", "after >= before"]
+    for name in [name for name in REGIMES if "ceiling" not in name]:
+        for gate in ["pass", *naive]:
+            table(name, gate, float(rates(name, -MARGIN)[gate]), float(rates(name, 0.0)[gate]))
+        table(name, "unclustered covers", float(rates(name, -MARGIN)["unclustered covered"]))
+    for true_difference in (-MARGIN, 0.0):
+        found = rates_of_two_looks(true_difference)
+        table(f"two looks at {true_difference:+.2f}", *(float(found[key]) for key in ("pass", "fail", "extended")))
+    table("language guard", *rates_of_the_language_guard().values())

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from fabricated import fabricate_experiment, fabricate_run
 from test_cli import Answer, assert_one_line, call  # noqa: F401
@@ -16,8 +17,20 @@ from bench import stats
 from bench.catalog import find_suite
 from bench.comparison import compare
 from bench.errors import ExperimentError, RunFolderError
-from bench.experiment import Gate, parse_experiment
-from bench.plan import Spread, assumed_spread, describe, pilot_spread, plan_gate, plan_gates
+from bench.experiment import Experiment, Gate, parse_experiment
+from bench.gate import relative_difference
+from bench.plan import (
+    Cost,
+    Spread,
+    assumed_spread,
+    describe,
+    describe_cost,
+    pilot_spread,
+    plan_costs,
+    plan_gate,
+    plan_gates,
+    refuse_underpowered,
+)
 from bench.records import Run
 
 ACCURACY = Gate(name="accuracy", metric="accuracy", effort="high", margin=0.02)
@@ -166,3 +179,126 @@ def test_a_plan_is_one_line() -> None:
         "250 problems x 5 languages, margin 2 points; standard deviation of a problem's difference 10 points; "
         "an unchanged arm passes in 89 % of runs; 80 % power for a margin of 1.78 points; 80 % needs 197 problems"
     )
+
+
+# --- other gates
+
+
+RATIO = Gate(name="tokens", metric="output_tokens", effort="high", type="max_ratio", margin=0.1)
+
+
+def planned(*gates: dict[str, Any]) -> Experiment:
+    data = fabricate_experiment().model_dump(mode="json")
+    return parse_experiment({**data, "gates": list(gates)}, "a test")
+
+
+def test_a_ratio_is_planned_on_the_logarithms_of_the_pilots_problems(pilot: Run) -> None:
+    spread = pilot_spread(pilot, RATIO, pilot.experiment)
+    before, after = (pilot.samples[(pilot.samples["arm"] == arm) & (pilot.samples["split"] == "gate")] for arm in ("base", "r16-s200"))
+    sides = [side[side["effort"] == "high"].set_index(["item_id", "language"])["output_tokens"] for side in (before, after)]
+    logs = (sides[1] / sides[0]).map(math.log).groupby("item_id").mean()
+    assert spread.sd == pytest.approx(logs.std())
+    plan = plan_gate(RATIO, 250, 5, spread)
+    assert plan.power == pytest.approx(stats.non_inferiority_power(logs.std() / math.sqrt(250), math.log(1.1)))
+    assert plan.detectable == pytest.approx(math.expm1(stats.minimum_detectable_effect(float(logs.std()), 250).exact))
+    assert "margin 10 %; standard deviation of a problem's log ratio" in describe(plan)
+
+
+def test_a_relative_margin_is_planned_on_the_level_of_the_pilot(pilot: Run) -> None:
+    gate = ACCURACY.model_copy(update={"relative": True, "margin": 0.02})
+    spread = pilot_spread(pilot, gate, pilot.experiment)
+    assert spread.pilot is not None
+    sd = relative_difference(spread.pilot, 0.98).se * math.sqrt(40)
+    assert spread.sd == pytest.approx(sd)
+    assert spread.pilot.before is not None
+    power = stats.non_inferiority_power(sd / math.sqrt(250), 0.02 * spread.pilot.before)
+    assert plan_gate(gate, 250, 5, spread).power == pytest.approx(power)
+    assert "pass --pilot RUN" in str(plan_gate(gate, 250, 5, assumed_spread(gate, 5)).problem)
+
+
+def test_the_experiments_own_spread_is_planned_with_where_there_is_no_pilot() -> None:
+    own = {"name": "a", "metric": "accuracy", "effort": "high", "margin": 0.05, "planned_sd": 0.1}
+    guard = {**own, "name": "b", "type": "language_guard", "planned_sd": None}
+    experiment = planned(own, guard)
+    (plan,) = plan_gates(experiment)
+    assert (plan.spread.sd, plan.spread.source) == (0.1, "planned_sd of gate a")
+    refuse_underpowered(experiment)
+    weak = planned({**own, "margin": 0.02, "min_planned_power": 0.95})
+    with pytest.raises(ExperimentError, match="in only 89 % of runs on 250 problems, and 95 % are asked for"):
+        refuse_underpowered(weak)
+    assert plan_gates(weak)[0].is_refused
+    assert "95 % power for a margin of" in describe(plan_gates(weak)[0])
+
+
+def repeated(pilot: Run) -> Run:
+    """The pilot with a second sample of every item: half of them differ."""
+    again = pilot.samples.assign(sample_index=1)
+    turned = again["item_id"].str[-1].isin(list("02468")) & (again["arm"] != "base") & (again["language"] != "en")
+    again.loc[turned, "score"] = 1 - again.loc[turned, "score"]
+    return dataclasses.replace(pilot, samples=pd.concat([pilot.samples, again], ignore_index=True))
+
+
+def test_more_samples_are_named_beside_more_problems_where_the_pilot_repeated_its_own(pilot: Run) -> None:
+    twice = repeated(pilot)
+    one = pilot_spread(twice, ACCURACY, pilot.experiment)
+    assert one.pilot is not None
+    assert one.pilot.within is not None
+    assert one.pilot.between is not None
+    assert one.sd == pytest.approx(math.sqrt(one.pilot.between + one.pilot.within))
+    assert "for 1 samples an item in place of its 2" in one.source
+    gate = ACCURACY.model_copy(update={"margin": 0.05})
+    plan = plan_gate(gate, 250, 5, one)
+    assert plan.samples is not None
+    sd = math.sqrt(one.pilot.between + one.pilot.within / plan.samples)
+    fewer = math.sqrt(one.pilot.between + one.pilot.within / (plan.samples - 1))
+    powers = [stats.non_inferiority_power(each / math.sqrt(250), 0.05) for each in (fewer, sd)]
+    assert powers[0] < 0.8 <= powers[1]
+    assert f"or {plan.samples} samples an item" in describe(plan)
+
+
+# --- cost
+
+
+def test_costs_are_the_pilots_tokens_speed_and_training_time(pilot: Run) -> None:
+    costs = {cost.step.split()[0]: cost for cost in plan_costs(pilot.experiment, pilot)}
+    per_answer = pilot.samples.groupby("effort")["output_tokens"].mean()
+    confirm = costs["confirm"]
+    assert confirm.output_tokens is not None
+    assert confirm.answers == 2 * 250 * 5 * 3
+    assert confirm.output_tokens == pytest.approx(2 * 250 * 5 * per_answer.sum())
+    assert confirm.hours == pytest.approx(confirm.output_tokens / 4000 / 3600)
+    assert costs["select"].answers == 5 * 60 * 5 * 3
+    assert costs["train"].hours == pytest.approx(2 * 200 * 0.19 / 3600)
+    assert describe_cost(confirm).startswith("confirm on 250 problems: 7,500 answers, ")
+
+
+def test_more_problems_and_an_extension_cost_more(pilot: Run) -> None:
+    experiment = pilot.experiment
+    evaluate = experiment.evaluate.model_copy(update={"temperature": 1.0, "samples_per_item": 2})
+    longer = parse_experiment(
+        {**experiment.model_dump(mode="json"), "evaluate": evaluate.model_dump(mode="json"), "extension": {"samples": 4}}, "a test"
+    )
+    weak = [dataclasses.replace(plan, needed=1000) for plan in plan_gates(longer, pilot)]
+    found = {cost.step: cost.answers for cost in plan_costs(longer, pilot, plans=weak)}
+    assert found["confirm on 250 problems"] == 2 * 250 * 5 * 3 * 2
+    assert found["extend by 4 samples an item, if inconclusive"] == 2 * 250 * 5 * 4
+    assert found["confirm on the 1,000 problems that are needed"] == 4 * found["confirm on 250 problems"]
+
+
+def test_what_the_pilot_did_not_measure_is_unknown_and_not_zero(pilot: Run) -> None:
+    silent = dataclasses.replace(pilot, samples=pilot.samples[pilot.samples["effort"] != "low"], phases=(), training={})
+    costs = plan_costs(pilot.experiment, silent)
+    assert {(cost.output_tokens, cost.hours) for cost in costs} == {(None, None)}
+    assert (
+        describe_cost(Cost("confirm", 10, None, None))
+        == "confirm: 10 answers, tokens unknown: the pilot asked other efforts, hours unknown"
+    )
+
+
+def test_the_command_tells_costs_with_a_pilot(call: Any, pilot: Run, tmp_path: Path) -> None:  # noqa: F811
+    write_run(pilot, tmp_path / "pilot")
+    answer = call("power", "embedded", "--pilot", "pilot")
+    assert "cost: train 160 steps: " in answer.out
+    assert "cost: confirm on 250 problems: 7,500 answers, " in answer.out
+    assert "process-hours" in answer.out
+    assert "cost: " not in call("power", "embedded").out

@@ -23,16 +23,19 @@ from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
-from fabricated import fabricate_run, fabricate_zero_run
+from fabricated import fabricate_experiment, fabricate_run, fabricate_zero_run
 
 from bench.comparison import compare
+from bench.experiment import parse_experiment
 from bench.gate import waive
+from bench.judging import judge_run
 from bench.phases import phase_records
 from bench.records import Run, RunVerdict, TrainingPhase, VerdictName
 from bench.report import tables, words, write_report
 from bench.report.cells import Cells
 from bench.report.flips import channels
 from bench.report.focus import focus_on
+from bench.report.junit import render_junit
 from bench.report.tables import training_phases
 
 VERDICTS: tuple[VerdictName, ...] = ("pass", "fail", "inconclusive", "invalid")
@@ -541,6 +544,49 @@ def test_a_waiver_is_told_on_the_page_in_markdown_and_in_junit(tmp_path: Path) -
     assert words.VERDICTS["fail"] in summary.splitlines()[0]
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     assert "Waived: agreed with &lt;b&gt;@owner&lt;/b&gt;" in page
+
+
+def test_junit_says_what_the_gate_said() -> None:
+    """The message is the verdict and its first reason, word for word as in verdict.json."""
+    run = made_up("fail")
+    assert run.verdict is not None
+    failure = ElementTree.fromstring(render_junit(run)).find("testsuite/testcase[@name='accuracy']/failure")
+    assert failure is not None
+    assert failure.attrib["message"] == f"fail: {run.verdict.gates[0].reasons[0]}"
+
+
+EVERY_KIND = [
+    {"name": "accuracy", "metric": "accuracy", "effort": "high", "margin": 0.05},
+    {"name": "relative", "metric": "accuracy", "effort": "high", "margin": 0.04, "relative": True},
+    {"name": "medium", "metric": "accuracy", "effort": "medium", "margin": 0.05, "after": "relative"},
+    {"name": "languages", "metric": "accuracy", "effort": "high", "type": "language_guard", "margin": 0.08},
+    {"name": "tokens", "metric": "output_tokens", "effort": "high", "type": "max_ratio", "margin": 0.10},
+    {"name": "latency", "metric": "latency_s", "effort": "high", "type": "max_ratio", "margin": 0.10, "required": False},
+]
+
+
+def test_every_kind_of_gate_has_its_place_on_the_page_in_markdown_and_in_junit(tmp_path: Path) -> None:
+    asked = parse_experiment(fabricate_experiment().model_dump(mode="json") | {"gates": EVERY_KIND, "vram": {"repeats": 1}}, "a test")
+    made = dataclasses.replace(fabricate_run(tmp_path, "fail", select_problems=10, gpu=True), experiment=asked)
+    run = dataclasses.replace(made, verdict=judge_run(made))
+    assert run.verdict is not None
+    assert {gate.name: gate.verdict for gate in run.verdict.gates} == {
+        "accuracy": "fail", "relative": "fail", "medium": "inconclusive", "languages": "pass", "tokens": "pass", "latency": "invalid",
+        "vram": "pass",
+    }  # fmt: skip
+    write_report(run)
+    cases = ElementTree.parse(tmp_path / "junit.xml").getroot()[0].findall("testcase")
+    children = [[child.tag for child in case] for case in cases]
+    assert [case.attrib["name"] for case in cases] == [gate.name for gate in run.verdict.gates]
+    assert children == [["failure"], ["failure"], ["failure"], ["system-out"], ["system-out"], ["skipped"], ["system-out"]]
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert "INVALID, not required" in summary
+    assert "INCONCLUSIVE, not tested" in summary
+    assert "4\u00a0% of base\u2019s level" in summary
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    for words_of in ("geometric mean ratio", "timing blocks are too few", "peak memory stays within", "no language may be shown", "13.40"):
+        assert words_of in page, words_of
+    assert "no gate looks at it" in page  # at low effort
 
 
 def test_junit_of_a_pass_has_no_failures(reports: Reports) -> None:

@@ -384,3 +384,65 @@ def test_every_seed_and_method_is_a_run_of_its_own_with_its_own_checkpoints(rows
     assert {(job.method, job.seed) for job in made} == {("unsloth", 1), ("unsloth", 2), ("trl", 1), ("trl", 2)}
     assert len({job.key for job in made}) == len({job.checkpoints for job in made}) == len({job.name for job in made}) == 4
     assert len({stop.key for job in made for stop in job.stops}) == 8
+
+
+# --- after the confirmation
+
+
+@pytest.fixture(scope="module")
+def extended(rows: Path, finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Sampled answers that cannot tell on the first look, an extension that is declared, and timing blocks."""
+    data = whole(rows)
+    data["evaluate"] = {**data["evaluate"], "languages": ["en"], "temperature": 1.0}
+    data |= {"select": None, "finetune": None, "adapters": [{"name": ARM, "path": str(finished.folder / "adapters" / ARM)}]}
+    data["gates"] = [{"name": "accuracy", "metric": "accuracy", "effort": "medium", "margin": 0.5, "min_clusters": 2}]
+    latency = {"name": "latency", "metric": "latency_s", "effort": "low", "type": "max_ratio", "margin": 0.5, "min_blocks": 2}
+    data["gates"].append({**latency, "required": False})
+    data |= {"extension": {"samples": 2}, "timing": {"effort": "low", "blocks": 2, "items": 1}}
+    return run_experiment(experiment(data), tmp_path_factory.mktemp("extended") / "run", progress=Silent(), limit=EXTENDED_ITEMS)
+
+
+EXTENDED_ITEMS = 6
+
+
+def test_an_inconclusive_run_is_asked_once_for_the_samples_it_declared(extended: Run) -> None:
+    assert [look.verdict for look in extended.looks] == ["inconclusive"]
+    assert extended.looks[0].gates["accuracy"] == "inconclusive"
+    held = extended.samples.groupby(["arm", "effort"])["sample_index"].max().to_dict()
+    assert held == {(arm, effort): last for arm in ("base", ARM) for effort, last in (("low", 0), ("medium", 2))}
+    assert len(extended.samples) == 2 * EXTENDED_ITEMS * (1 + 3)
+    verdict = gate_run(extended)
+    accuracy = verdict.gates[0]
+    assert (accuracy.clusters, accuracy.evidence["samples_per_item"]) == (EXTENDED_ITEMS, 3)
+    assert (accuracy.evidence["looks"], accuracy.evidence["looks_allowed"]) == (2, 2)
+
+
+def test_timing_blocks_alternate_and_hold_a_measured_pass_each(extended: Run) -> None:
+    assert [(block.block, block.arm) for block in extended.timing] == [(0, "base"), (0, ARM), (1, ARM), (1, "base")]
+    assert all(block.rows == 1 and block.latency_s and block.effort == "low" for block in extended.timing)
+    latency = gate_run(extended).gates[1]
+    assert (latency.type, latency.clusters, latency.required) == ("max_ratio", 2, False)
+    assert latency.evidence["ratio"] > 0
+
+
+def test_an_extended_run_that_goes_on_is_not_looked_at_again(extended: Run, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(extended.folder, tmp_path / "run"))
+    before, asked = cell_files(folder), extended.experiment.model_copy(update={"timing": None, "gates": extended.experiment.gates[:1]})
+    again = run_experiment(asked, folder, progress=Silent(), resume=True, limit=EXTENDED_ITEMS)
+    assert cell_files(folder) == before
+    assert again.looks == extended.looks
+    unlooked = json.loads((folder / "run.json").read_text(encoding="utf-8")) | {"looks": []}
+    (folder / "run.json").write_text(json.dumps(unlooked), encoding="utf-8")
+    assert gate_run(load_run(folder)).verdict == "invalid"
+
+
+def test_an_extension_that_was_cut_off_goes_on_to_the_same_samples(extended: Run, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(extended.folder, tmp_path / "run"))
+    cell = folder / cell_file(CellId("base", "stories", "dev", "en", "medium"))
+    rows = cell.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [row for row in rows if json.loads(row)["sample_index"] == 0]
+    cell.write_text("".join([*kept, next(row for row in rows if json.loads(row)["sample_index"] == 2)]), encoding="utf-8")
+    asked = extended.experiment.model_copy(update={"timing": None, "gates": extended.experiment.gates[:1]})
+    again = run_experiment(asked, folder, progress=Silent(), resume=True, limit=EXTENDED_ITEMS)
+    assert again.looks == extended.looks
+    assert comparable(again) == comparable(extended)

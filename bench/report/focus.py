@@ -88,8 +88,8 @@ def chosen_arm(run: Run) -> str | None:
 
 
 def deciding_gate(run: Run) -> Verdict | None:
-    """The worst gate, and of equals the first: the one the verdict rests on. None without gates or before they are judged."""
-    gates = run.verdict.gates if run.verdict else ()
+    """The worst required gate, and of equals the first: the one the verdict rests on. None without gates or before they are judged."""
+    gates = [gate for gate in run.verdict.gates if gate.required] if run.verdict else []
     return max(gates, key=lambda gate: SEVERITY.index(gate.verdict), default=None)
 
 

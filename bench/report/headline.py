@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bench.gate import NOT_TESTED
 from bench.records import Comparison, Run, Verdict, VerdictName
 from bench.report import words
 from bench.report.cells import Cells
@@ -81,7 +82,8 @@ def verdict_sentence(run: Run) -> str:
 def gate_sentence(run: Run, gate: Verdict) -> str:
     """What one gate says, in words a release manager can act on, and whether it was waived."""
     waived = f" Waived: {gate.waived}" if gate.waived is not None else ""
-    return f"{_finding(run, gate)}{waived}"
+    report_only = "" if gate.required else " Not required: the verdict does not rest on it."
+    return f"{_finding(run, gate)}{report_only}{waived}"
 
 
 def _finding(run: Run, gate: Verdict) -> str:
@@ -90,6 +92,12 @@ def _finding(run: Run, gate: Verdict) -> str:
     subject = f"{metric.name} at {gate.effort} effort"
     if gate.verdict == "invalid" or gate.delta is None:
         return f"No comparison of {subject} was made: {'; '.join(gate.reasons) or 'the reason was not recorded'}."
+    if (
+        NOT_TESTED in gate.flags
+        or gate.type not in ("non_inferiority", "superiority")
+        or (asked is not None and (asked.relative or asked.fail_on != "margin"))
+    ):
+        return f"{gate.arm}, {subject if gate.clusters else metric.name}: {'; '.join(gate.reasons)}."
     against = "base" if gate.against == "base" else "the committed baseline"
     interval = f"95{words.NBSP}% interval {words.change_interval(gate.metric, gate.ci)}"
     consequence = _consequence(gate, asked.type if asked else "non_inferiority", metric.more_is_better)

@@ -34,6 +34,7 @@ def _case(suite: ElementTree.Element, run: Run, gate: Verdict) -> None:
     classname = f"effortbench.{gate.suite}.{gate.split}"
     case = ElementTree.SubElement(suite, "testcase", classname=_text(classname), name=_text(gate.name))
     sentence, reasons = gate_sentence(run, gate), _text("\n".join(gate.reasons))
+    said = gate.reasons[0] if gate.reasons else sentence
     if gate.verdict == "pass":
         ElementTree.SubElement(case, "system-out").text = _text(sentence) + (f"\n{reasons}" if reasons else "")
         return
@@ -41,8 +42,12 @@ def _case(suite: ElementTree.Element, run: Run, gate: Verdict) -> None:
         message = f"waived, the verdict stays {gate.verdict}: {gate.waived}"
         ElementTree.SubElement(case, "skipped", type=gate.verdict, message=_text(message)).text = f"{_text(sentence)}\n{reasons}"
         return
+    if not gate.required:
+        message = f"not required, the verdict is {gate.verdict}: {said}"
+        ElementTree.SubElement(case, "skipped", type=gate.verdict, message=_text(message)).text = f"{_text(sentence)}\n{reasons}"
+        return
     kind = "error" if gate.verdict == "invalid" else "failure"
-    ElementTree.SubElement(case, kind, type=gate.verdict, message=_text(sentence)).text = reasons
+    ElementTree.SubElement(case, kind, type=gate.verdict, message=_text(f"{gate.verdict}: {said}")).text = reasons
 
 
 def _text(text: str) -> str:

@@ -12,7 +12,9 @@ WIDTH, LEFT, RIGHT, LINE = 400, 14, 386, 22
 
 
 def draw_strip(gate: Verdict, asked: Gate | None) -> Markup | str:
-    """The margin as an edge, the forbidden side hatched, the interval as a bar; empty where there is no interval."""
+    """The margin as an edge, the forbidden side hatched, the interval as a bar; empty where none is held against a plain margin."""
+    if asked is not None and (asked.relative or asked.type not in ("non_inferiority", "superiority")):
+        return ""
     if gate.ci is None or gate.delta is None or asked is None or not all(words.known(value) for value in (*gate.ci, gate.delta)):
         return ""
     edge = words.bar(asked)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from bench.records import Run
+from bench.gate import NOT_TESTED
+from bench.records import Run, Verdict
 from bench.report import words
 from bench.report.cells import Cells
-from bench.report.focus import Focus, find_comparison
+from bench.report.focus import Focus, asked_gate, find_comparison
 from bench.report.headline import Headline, headline
 from bench.report.notices import notices
 from bench.transfer import compare_by_training
@@ -46,16 +47,26 @@ def _gates(run: Run) -> str:
     rows = [
         (
             plain(gate.name),
-            f"{MARKS[gate.verdict]} {words.VERDICTS[gate.verdict]}{', waived' if gate.waived is not None else ''}",
+            f"{MARKS[gate.verdict]} {words.VERDICTS[gate.verdict]}{_standing(gate)}",
             f"{words.metric_words(gate.metric).name}, {gate.effort}",
             words.level(gate.metric, gate.before),
             words.level(gate.metric, gate.after),
             _change(gate.metric, gate.delta, gate.ci),
-            words.size_of(gate.metric, gate.margin),
+            words.margin_of(asked_gate(run, gate), gate.metric, gate.margin),
         )
         for gate in run.verdict.gates
     ]
     return _table(("gate", "verdict", "metric, effort", "before", "after", "change (interval)", "margin"), rows)
+
+
+def _standing(gate: Verdict) -> str:
+    """Why a gate that looks bad does not block, or one that looks good was not tested."""
+    notes = [
+        (gate.waived is not None, "waived"),
+        (not gate.required, "not required"),
+        (NOT_TESTED in gate.flags, "not tested"),
+    ]
+    return "".join(f", {note}" for holds, note in notes if holds)
 
 
 def _numbers(run: Run, focus: Focus | None, cells: Cells, first: Headline) -> str:

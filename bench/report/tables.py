@@ -100,7 +100,7 @@ def _gate_row(run: Run, gate: Verdict) -> tuple[Entry, ...]:
     asked = asked_gate(run, gate)
     place = f"{gate.arm or 'no arm'} against {gate.against}, {gate.suite}@{gate.split}"
     question = words.question(asked) if asked else f"margin {words.size_of(gate.metric, gate.margin)}"
-    flags = ", ".join(flag.replace("_", " ") for flag in gate.flags)
+    flags = ", ".join(flag.replace("_", " ") for flag in (*gate.flags, *(() if gate.required else ("not_required",))))
     return (
         Entry(gate.name, small=place),
         Entry(words.VERDICTS[gate.verdict], small=flags, tone=gate.verdict),

@@ -29,7 +29,7 @@ class MetricWords:
     """How one metric is spoken of."""
 
     name: str
-    unit: Literal["share", "tokens", "seconds"]
+    unit: Literal["share", "tokens", "seconds", "bytes"]
     more_is_better: bool
 
 
@@ -49,6 +49,8 @@ METRICS = {
     metric: MetricWords(_NAMES.get(metric, metric.replace("_", " ")), _UNITS[trait.unit], trait.more_is_better)
     for metric, trait in TRAITS.items()
 }
+
+METRICS["peak_vram_bytes"] = MetricWords("peak VRAM", "bytes", False)
 
 VERDICTS: dict[VerdictName, str] = {"pass": "PASS", "fail": "FAIL", "inconclusive": "INCONCLUSIVE", "invalid": "INVALID"}
 
@@ -119,6 +121,8 @@ def level(metric: str, value: float | None) -> str:
     words = metric_words(metric)
     if words.unit == "share":
         return share(value)
+    if words.unit == "bytes":
+        return size(value)
     return seconds(value) if words.unit == "seconds" else decimal(value)
 
 
@@ -130,6 +134,8 @@ def change(metric: str, value: float | None, unit: bool = True) -> str:
     if words.unit == "seconds":
         small = abs(value) < 1
         return signed(f"{1000 * abs(value):.0f}" if small else f"{abs(value):.1f}", value) + NBSP + ("ms" if small else "s")
+    if words.unit == "bytes":
+        return signed(size(abs(value)), value)
     text = f"{abs(100 * value if words.unit == 'share' else value):,.1f}"
     name = "points" if words.unit == "share" else "tokens"
     return signed(text, value) + (f"{NBSP}{name}" if unit else "")
@@ -138,6 +144,8 @@ def change(metric: str, value: float | None, unit: bool = True) -> str:
 def size_of(metric: str, value: float) -> str:
     """A margin without sign: `5 points`."""
     words = metric_words(metric)
+    if words.unit == "bytes":
+        return size(value)
     amount = 100 * value if words.unit == "share" else value
     name = {"share": "point" if amount == 1 else "points", "tokens": "tokens", "seconds": "s"}[words.unit]
     return f"{amount:.6g}{NBSP}{name}"
@@ -167,13 +175,27 @@ def bar(gate: Gate) -> float:
     return towards_better * (gate.margin if gate.type == "superiority" else -gate.margin)
 
 
+def margin_of(gate: Gate | None, metric: str, margin: float) -> str:
+    """A gate's margin in the unit it is meant in: `5 points`, `10 %`, `1 % of base's level`. `gate` None: a plain one."""
+    if gate is None or (gate.type != "max_ratio" and not gate.relative):
+        return size_of(metric, margin)
+    return f"{100 * margin:.6g}{NBSP}%" + (
+        f" of {gate.against if gate.against == 'base' else 'the baseline'}\u2019s level" if gate.relative else ""
+    )
+
+
 def question(gate: Gate) -> str:
     """What a gate asks, in words: `a loss of 5 points must be ruled out`."""
+    margin = margin_of(gate, gate.metric, gate.margin)
+    if gate.type == "max_ratio":
+        return f"a rise of {margin} must be ruled out, as the geometric mean ratio"
+    if gate.type == "language_guard":
+        return f"no language may be shown to have a {'loss' if metric_words(gate.metric).more_is_better else 'rise'} of more than {margin}"
     if gate.type == "superiority":
         wanted = "gain" if metric_words(gate.metric).more_is_better else "saving"
-        return f"a {wanted} of more than {size_of(gate.metric, gate.margin)} must be shown"
+        return f"a {wanted} of more than {margin} must be shown"
     harm = "loss" if metric_words(gate.metric).more_is_better else "rise"
-    return f"a {harm} of {size_of(gate.metric, gate.margin)} must be ruled out"
+    return f"a {harm} of {margin} must be ruled out"
 
 
 def plural(number: int, noun: str) -> str:

@@ -1,0 +1,226 @@
+"""Tokens by problem, seconds by block, memory by its peak; what was not measured is invalid, never cheap."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from fabricated import fabricate_experiment, fabricate_run
+from scipy import stats as scipy_stats
+from test_comparison import samples_of
+from test_stats import LATENCY_AFTER, LATENCY_BEFORE
+
+from bench.comparison import compare
+from bench.costs import MIB, judge_blocks, judge_ratio, judge_vram, read_ratio
+from bench.experiment import Experiment, Gate, Vram, parse_experiment
+from bench.gate import run_verdict
+from bench.records import Comparison, Run, TimingBlock, Verdict
+from bench.runner import gate_run
+from bench.stats import Interval
+
+TOKENS = Gate(name="tokens", metric="output_tokens", effort="high", type="max_ratio", margin=0.10)
+LATENCY = Gate(name="latency", metric="latency_s", effort="high", type="max_ratio", margin=0.10)
+WHERE: dict[str, Any] = {"suite": "stories", "split": "gate", "effort": "high"}
+PLACE = ("stories", "gate")
+
+
+def tokens_of(values: np.ndarray, arm: str) -> pd.DataFrame:
+    """Samples with these token counts, shape (items, languages)."""
+    return samples_of(np.ones(values.shape), arm=arm).assign(output_tokens=values.ravel().astype(float))
+
+
+def compared(before: np.ndarray, after: np.ndarray) -> Comparison:
+    return compare(tokens_of(before, "base"), tokens_of(after, "r8"), **WHERE, metric="output_tokens")
+
+
+# --- ratios over problems
+
+
+def test_the_ratio_is_the_paired_t_test_of_problems_mean_logarithms() -> None:
+    rng = np.random.default_rng(3)
+    before = rng.integers(20, 200, (120, 3)).astype(float)
+    after = np.round(before * rng.lognormal(0.05, 0.3, before.shape)) + 1
+    found = compared(before, after)
+    logs = np.log(after / before).mean(axis=1)
+    low, high = scipy_stats.ttest_1samp(logs, 0).confidence_interval(0.95)
+    assert found.ratio == pytest.approx(math.exp(logs.mean()))
+    assert found.ratio_ci == pytest.approx((math.exp(low), math.exp(high)))
+    assert found.total_ratio == pytest.approx(after.sum() / before.sum())
+    assert found.robust_ratio == pytest.approx(found.ratio, rel=0.05)
+
+
+def test_repeated_samples_are_averaged_before_the_ratio_is_taken() -> None:
+    counts = np.stack([np.full((100, 2), 30.0), np.full((100, 2), 90.0)], axis=2)
+    frames = [
+        samples_of(np.ones(counts.shape), arm=arm).assign(output_tokens=counts.ravel() * times) for arm, times in (("base", 1), ("r8", 2))
+    ]
+    found = compare(*frames, **WHERE, metric="output_tokens")
+    assert (found.ratio, found.total_ratio) == (pytest.approx(2), pytest.approx(2))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0.9, 1.09, "pass"), (0.9, 1.1, "inconclusive"), (1.05, 1.2, "inconclusive"), (1.1, 1.2, "inconclusive"), (1.11, 1.2, "fail")],
+)
+def test_a_ratio_is_held_against_its_limit(low: float, high: float, verdict: str) -> None:
+    assert read_ratio(Interval(low, high), TOKENS) == verdict
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict", "flags"), [(0.9, "pass", ("improvement_detected",)), (1.3, "fail", ("regression_detected",))]
+)
+def test_more_tokens_fail_and_fewer_pass(factor: float, verdict: str, flags: tuple[str, ...]) -> None:
+    before = np.random.default_rng(4).integers(100, 300, (150, 2)).astype(float)
+    judged = judge_ratio(compared(before, before * factor), TOKENS)
+    assert (judged.verdict, judged.flags) == (verdict, flags)
+    assert f"geometric mean ratio {factor:.3f}" in judged.reasons[0]
+
+
+def test_answers_without_a_token_are_left_out_counted_and_too_many_are_invalid() -> None:
+    before = np.full((200, 5), 100.0)
+    few, many = before.copy(), before.copy()
+    few[3, 2] = 0
+    many[:10, :] = 0
+    judged = judge_ratio(compared(before, few), TOKENS)
+    assert (judged.verdict, judged.evidence["without_ratio"]) == ("pass", 1)
+    assert judged.reasons[1].startswith("1 items x languages have no output_tokens above zero")
+    refused = judge_ratio(compared(before, many), TOKENS)
+    assert (refused.verdict, "50 of 1000 items x languages" in refused.reasons[0]) == ("invalid", True)
+
+
+def test_too_few_problems_and_other_comparisons_have_no_ratio_verdict() -> None:
+    assert judge_ratio(compared(np.full((99, 5), 100.0), np.full((99, 5), 100.0)), TOKENS).verdict == "invalid"
+    other = dataclasses.replace(compared(np.full((200, 1), 9.0), np.full((200, 1), 9.0)), effort="low")
+    assert judge_ratio(other, TOKENS).verdict == "invalid"
+
+
+# --- seconds over blocks
+
+
+def blocks_of(before: list[float], after: list[float], **changes: Any) -> list[TimingBlock]:
+    made = []
+    for number, pair in enumerate(zip(before, after, strict=True)):
+        for arm, seconds in zip(("base", "r8"), pair, strict=True):
+            made.append(TimingBlock(number, arm, "high", 16, seconds, seconds / 4, 1000, None, None))
+    return [dataclasses.replace(block, **changes) for block in made]
+
+
+def in_blocks(blocks: list[TimingBlock], gate: Gate = LATENCY) -> Verdict:
+    measured = compare(samples_of(np.ones((120, 2))), samples_of(np.ones((120, 2)), arm="r8"), **WHERE, metric="latency_s")
+    return judge_blocks("r8", blocks, gate, PLACE, measured)
+
+
+def test_the_ratio_over_blocks_is_the_reference() -> None:
+    judged = in_blocks(blocks_of([float(x) for x in LATENCY_BEFORE], [float(x) for x in LATENCY_AFTER]))
+    assert judged.evidence["ratio"] == pytest.approx(1.03350703, abs=5e-9)
+    assert judged.evidence["robust_ratio"] == pytest.approx(1.03460248, abs=5e-9)
+    assert judged.evidence["total_ratio"] == pytest.approx(1.04840045, abs=5e-9)
+    assert (judged.evidence["df"], judged.clusters, judged.verdict) == (9, 10, "pass")
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "pass"), (1.1, "inconclusive"), (1.3, "fail")])
+def test_a_slower_arm_fails(factor: float, verdict: str) -> None:
+    before = [1.0, 1.04, 0.97, 1.02, 0.99, 1.01]
+    wobble = [1.01, 0.99, 1.0, 1.02, 0.98, 1.0]
+    assert in_blocks(blocks_of(before, [factor * a * b for a, b in zip(before, wobble, strict=True)])).verdict == verdict
+
+
+def test_few_blocks_are_invalid_whatever_a_single_session_says() -> None:
+    judged = in_blocks(blocks_of([1.0] * 5, [0.5] * 5))
+    assert judged.verdict == "invalid"
+    assert judged.reasons[0].startswith("5 timing blocks are too few: a ratio of latency_s needs at least 6")
+    assert "within this one session the ratio was 1.000" in judged.reasons[0]
+    assert in_blocks([]).verdict == "invalid"
+
+
+def test_only_blocks_that_timed_both_arms_on_the_same_rows_count() -> None:
+    blocks = blocks_of([1.0] * 7, [1.0] * 7)
+    lone = [block for block in blocks if (block.block, block.arm) != (2, "r8")]
+    other = [dataclasses.replace(block, rows=8) if (block.block, block.arm) == (2, "base") else block for block in blocks]
+    silent = [dataclasses.replace(block, latency_s=None) if (block.block, block.arm) == (2, "base") else block for block in blocks]
+    for kept in (lone, other, silent):
+        assert in_blocks(kept).clusters == 6
+    assert in_blocks(blocks_of([1.0] * 7, [1.0] * 7, effort="low")).verdict == "invalid"
+
+
+# --- memory
+
+
+def experiment(**changes: Any) -> Experiment:
+    return parse_experiment(fabricate_experiment().model_dump(mode="json") | changes, "a test")
+
+
+TIMED = {"vram": {}, "timing": {"effort": "high", "blocks": 3}}
+
+
+@pytest.fixture(scope="module")
+def on_gpu(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with three blocks in which each arm's peak was measured."""
+    made = fabricate_run(tmp_path_factory.mktemp("gpu") / "run", select_problems=2, gate_problems=2, gpu=True)
+    return dataclasses.replace(made, experiment=experiment(**TIMED), timing=tuple(peaks_of(13_000, 13_100)))
+
+
+def peaks_of(before: float | None, after: float | None, reserved: float = 14_000, wobble: float = 0) -> list[TimingBlock]:
+    """Three blocks whose peaks stand in MiB; the last is `wobble` higher."""
+    made = []
+    for number in range(3):
+        for arm, peak in (("base", before), ("r16-s200", after)):
+            size = None if peak is None else round((peak + (wobble if number == 2 else 0)) * MIB)
+            made.append(TimingBlock(number, arm, "high", 16, 1.0, 0.1, 1000, size, round(reserved * MIB)))
+    return made
+
+
+def memory(run: Run, vram: Vram | None = None, **changes: Any) -> Verdict:
+    return judge_vram(dataclasses.replace(run, **changes), "r16-s200", vram or Vram())
+
+
+def test_memory_within_the_allowed_rise_passes(on_gpu: Run) -> None:
+    judged = memory(on_gpu)
+    assert judged.verdict == "pass"
+    assert (judged.delta, judged.margin) == (100 * MIB, pytest.approx((0.02 * 13_000 + 256) * MIB))
+    assert judged.reasons == ("peak memory stays within the allowed rise (peak 13,000 MiB before, 13,100 MiB after, 14,336 MiB reserved; 516 MiB more are allowed)",)  # fmt: skip  # noqa: E501
+
+
+@pytest.mark.parametrize(
+    ("timing", "vram", "verdict", "expected"),
+    [
+        (peaks_of(13_000, 13_516), Vram(), "pass", "within the allowed rise"),
+        (peaks_of(13_000, 13_517), Vram(), "fail", "peak memory rises by 517 MiB"),
+        (peaks_of(13_000, 13_000), Vram(limit_mib=14_000), "fail", "more memory is reserved than the limit of 14,000 MiB"),
+        (peaks_of(13_000, 13_000, reserved=90_000), Vram(), "fail", "more memory is reserved than the limit of 81,920 MiB"),
+        (peaks_of(13_000, 13_000, wobble=600), Vram(), "invalid", "varies by 600 MiB, more than the allowed rise"),
+        (peaks_of(13_000, 13_000)[:4], Vram(), "invalid", "measured 2 times an arm, 3 are asked for"),
+        (peaks_of(13_000, None), Vram(), "invalid", "was not measured of every pass"),
+        (peaks_of(None, 13_000), Vram(), "invalid", "was not measured of every pass"),
+        ([], Vram(repeats=1), "pass", "within the allowed rise"),
+        ([], Vram(), "invalid", "measured 1 time an arm"),
+    ],
+)
+def test_memory_that_rises_or_was_not_measured_does_not_pass(
+    on_gpu: Run, timing: list[TimingBlock], vram: Vram, verdict: str, expected: str
+) -> None:
+    judged = memory(on_gpu, vram, timing=tuple(timing))
+    assert (judged.verdict, expected in judged.reasons[0]) == (verdict, True), judged.reasons
+
+
+def test_a_machine_without_a_gpu_has_no_memory_verdict(tmp_path: Path) -> None:
+    made = fabricate_run(tmp_path / "run", select_problems=2, gate_problems=2)
+    run = dataclasses.replace(made, experiment=experiment(vram={"repeats": 1}))
+    verdict = gate_run(run)
+    assert (verdict.gates[-1].name, verdict.gates[-1].verdict) == ("vram", "invalid")
+    assert "a machine without a GPU" in verdict.gates[-1].reasons[0]
+
+
+def test_memory_counts_in_the_runs_verdict_unless_it_is_not_required(on_gpu: Run) -> None:
+    heavy = tuple(peaks_of(13_000, 20_000))
+    for required, code in ((True, 1), (False, 0)):
+        asked = experiment(**TIMED | {"vram": {"required": required}})
+        verdict = gate_run(dataclasses.replace(on_gpu, experiment=asked, timing=heavy)).gates[-1]
+        assert (verdict.name, verdict.verdict, verdict.required) == ("vram", "fail", required)
+        good = dataclasses.replace(verdict, name="accuracy", verdict="pass", required=True)
+        assert run_verdict([good, verdict]).exit_code == code
