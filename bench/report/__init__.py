@@ -19,6 +19,7 @@ __all__ = ["write_report"]
 
 def write_report(run: Run) -> Path:
     """Write report/index.html, report/*.png, summary.md and junit.xml into the run folder; return the page's path."""
+    from bench.report.answers import pack_answers
     from bench.report.figures import draw_all  # imports matplotlib
     from bench.report.junit import render_junit
     from bench.report.page import render_page
@@ -26,10 +27,13 @@ def write_report(run: Run) -> Path:
 
     focus, cells = focus_on(run), Cells(run.samples)
     figures = draw_all(run, focus, cells) if focus else {}
+    answers = pack_answers(run, focus) if focus else None
+    beside = answers.beside if answers else {}
     files = {
+        **{run.folder / "report" / "answers" / name: script.encode() for name, script in beside.items()},
         run.folder / "summary.md": render_summary(run, focus, cells, set(figures)).encode(),
         run.folder / "junit.xml": render_junit(run).encode(),
-        run.folder / "report" / "index.html": render_page(run, focus, cells, figures).encode(),
+        run.folder / "report" / "index.html": render_page(run, focus, cells, figures, answers).encode(),
     }
 
     folder = run.folder / "report"
@@ -38,6 +42,10 @@ def write_report(run: Run) -> Path:
         _replace(folder / f"{figure.name}.png", figure.png)
     for stale in set(folder.glob("*.png")) - {folder / f"{name}.png" for name in figures}:
         stale.unlink()
+    for stale in set(folder.glob("answers/*.js")) - set(files):
+        stale.unlink()
+    if beside:
+        (folder / "answers").mkdir(exist_ok=True)
     for path, data in files.items():
         _replace(path, data)
     return folder / "index.html"

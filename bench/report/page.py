@@ -1,7 +1,7 @@
 """Headline, tables, figures and pairs -> one self-contained HTML page.
 
 Every value passes through jinja's autoescape; only our own SVG and static files are marked safe. A Content-Security-Policy allows
-the page's one script by its hash and nothing from the network.
+the page's own scripts by their hashes and nothing from the network.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from bench.records import Run
 from bench.report import tables, words
+from bench.report.answers import Answers
 from bench.report.cells import Cells
 from bench.report.figures import Figure
 from bench.report.flips import Flips, find_flips
@@ -50,10 +51,11 @@ class Section:
     """Closed until asked for."""
 
 
-def render_page(run: Run, focus: Focus | None, cells: Cells, figures: Mapping[str, Figure]) -> str:
+def render_page(run: Run, focus: Focus | None, cells: Cells, figures: Mapping[str, Figure], answers: Answers | None = None) -> str:
     """The whole page as one string."""
     flips = find_flips(run, focus) if focus else None
     experiment_yaml = words.harmless(experiment_text(run), 200_000)
+    scripts = [_asset("page.js"), *([_asset("answers.js")] if answers else [])]
     return (
         _environment()
         .get_template("page.html.jinja")
@@ -62,8 +64,9 @@ def render_page(run: Run, focus: Focus | None, cells: Cells, figures: Mapping[st
             focus=focus,
             name=words.harmless(run.experiment.name, 200),
             style=Markup(_asset("style.css")),
-            script=Markup(_asset("page.js")),
-            policy=_policy(_asset("page.js")),
+            scripts=[Markup(script) for script in scripts],
+            policy=_policy(scripts, loads_beside=bool(answers and answers.beside)),
+            answers=answers,
             headline=headline(run, focus, cells),
             notices=[words.harmless(notice, 600) for notice in notices(run, focus, cells)],
             sections=sections(run, focus, cells, figures),
@@ -210,8 +213,8 @@ def _finalize(value: object) -> object:
     return words.harmless(value, 1_000_000) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _policy(script: str) -> str:
-    """Content-Security-Policy: this script and inline styles, nothing else, from nowhere else."""
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    allowed = f"script-src 'sha256-{digest}'; style-src 'unsafe-inline'"
-    return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
+def _policy(scripts: Iterable[str], loads_beside: bool = False) -> str:
+    """Content-Security-Policy: these scripts, what they load beside the page, and inline styles; nothing else."""
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    allowed = " ".join([f"'sha256-{digest}'" for digest in digests] + (["'strict-dynamic'"] if loads_beside else []))
+    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
