@@ -30,7 +30,6 @@ def write_report(run: Run) -> Path:
     answers = pack_answers(run, focus) if focus else None
     beside = answers.beside if answers else {}
     files = {
-        **{run.folder / "report" / "answers" / name: script.encode() for name, script in beside.items()},
         run.folder / "summary.md": render_summary(run, focus, cells, set(figures)).encode(),
         run.folder / "junit.xml": render_junit(run).encode(),
         run.folder / "report" / "index.html": render_page(run, focus, cells, figures, answers).encode(),
@@ -42,10 +41,12 @@ def write_report(run: Run) -> Path:
         _replace(folder / f"{figure.name}.png", figure.png)
     for stale in set(folder.glob("*.png")) - {folder / f"{name}.png" for name in figures}:
         stale.unlink()
-    for stale in set(folder.glob("answers/*.js")) - set(files):
+    for stale in set(folder.glob("answers/*.js")) - {folder / "answers" / name for name in beside}:
         stale.unlink()
     if beside:
         (folder / "answers").mkdir(exist_ok=True)
+    for name, script in beside.items():
+        _replace(folder / "answers" / name, script.encode())
     for path, data in files.items():
         _replace(path, data)
     return folder / "index.html"

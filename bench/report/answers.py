@@ -32,8 +32,11 @@ INLINE_CHARS = 32_000_000
 """Base64 of blocks that the page itself carries."""
 ALL_CHARS = 400_000_000
 """Completions in all blocks together, about: what a completion may hold shrinks with their number, down to SHORTEST."""
+AT_ONCE, SLICE = 8, 10_000
+"""Blocks and completions held unpacked."""
 LONGEST, SHORTEST, LONGEST_PROMPT = 24_000, 2_000, 6_000
 LONGEST_ANSWER = 200
+LIGHT = ["outcome", "score", "answer", "target", "reasoning_language", "reasoning_tokens", "output_tokens", "prompt_hash"]
 COMPRESSION = 4
 """Of gzip: near the best size at a third of its time on reasoning text."""
 
@@ -58,6 +61,11 @@ class _Table:
     """Answers in the order shown: by data, language, effort, problem and sample, the arms of one question side by side."""
 
     samples: pd.DataFrame
+    """Without completions, which are read from `completion` a slice at a time."""
+    completion: pd.Series[Any]
+    """In the run's own order."""
+    order: Codes
+    """Where each answer stands in it."""
     question: Codes
     """Number of each answer's question, from 0 and rising."""
     columns: dict[str, Codes]
@@ -68,12 +76,13 @@ def pack_answers(run: Run, focus: Focus) -> Answers:
     """Everything the browser of answers needs."""
     table = _sorted(run, focus)
     prompts = read_prompts(run.folder / "prompts.jsonl")
-    starts, texts = [], []
-    for start, text in _blocks(table, prompts):
-        starts.append(start)
-        texts.append(text)
+    starts: list[int] = []
+    packed: list[str] = []
+    blocks = _blocks(table, prompts)
     with ThreadPoolExecutor(2) as pool:  # zlib lets go of the interpreter
-        packed = list(pool.map(_pack, texts))
+        while some := list(itertools.islice(blocks, AT_ONCE)):
+            starts += [start for start, _ in some]
+            packed += pool.map(_pack, [text for _, text in some])
     inline = sum(total <= INLINE_CHARS for total in itertools.accumulate(map(len, packed)))
     beside = {f"{number:04d}.js": f'effortbenchBlock({number},"{block}")\n' for number, block in enumerate(packed) if number >= inline}
     index = _index(run, focus, table) | {"starts": starts, "inline": inline}
@@ -97,7 +106,8 @@ def _sorted(run: Run, focus: Focus) -> _Table:
     order = np.lexsort([codes[name] for name in ("arm", *reversed(keys))])
     codes = {name: values[order] for name, values in codes.items()}
     is_next = np.any([np.diff(codes[name], prepend=-1) != 0 for name in keys], axis=0)
-    return _Table(samples.iloc[order], np.cumsum(is_next) - 1, codes, {name: names for name, (_, names) in known.items()})
+    light = samples[LIGHT].iloc[order]
+    return _Table(light, samples["completion"], order, np.cumsum(is_next) - 1, codes, {name: names for name, (_, names) in known.items()})
 
 
 def _codes(values: pd.Series[Any], names: list[str]) -> Codes:
@@ -147,7 +157,7 @@ def _numbers(column: pd.Series[Any]) -> list[int | float | None]:
 def _blocks(table: _Table, prompts: dict[str, str]) -> Iterator[tuple[int, str]]:
     """(number of its first answer, JSON) of each block; a question's answers are never torn apart."""
     limit = max(SHORTEST, min(LONGEST, ALL_CHARS // max(1, len(table.samples))))
-    rows = zip(table.question.tolist(), table.samples["prompt_hash"].tolist(), table.samples["completion"].tolist(), strict=True)
+    rows = zip(table.question.tolist(), table.samples["prompt_hash"].tolist(), _completions(table), strict=True)
     start, size, asked, which, texts = 0, 0, dict[str, int](), list[int](), list[str]()
     before = -1
     for number, (question, prompt_hash, completion) in enumerate(rows):
@@ -163,6 +173,11 @@ def _blocks(table: _Table, prompts: dict[str, str]) -> Iterator[tuple[int, str]]
         before = question
     if texts:
         yield start, _block(asked, which, texts, prompts)
+
+
+def _completions(table: _Table) -> Iterator[str | None]:
+    for start in range(0, len(table.order), SLICE):
+        yield from table.completion.iloc[table.order[start : start + SLICE]].tolist()
 
 
 def _block(asked: Iterable[str], which: list[int], texts: list[str], prompts: dict[str, str]) -> str:
