@@ -126,7 +126,7 @@ def _index(run: Run, focus: Focus, table: _Table) -> dict[str, Any]:
         "answers": spellings,
         "targets": wanted,
         "tongues": tongues,
-        "reference": focus.arms.index("base") if "base" in focus.arms else -1,
+        "reference": focus.arms.index(focus.reference) if focus.reference in focus.arms else -1,
         "chosen": focus.arms.index(focus.chosen) if focus.chosen in focus.arms else -1,
         "questions": {name: columns[name][first].tolist() for name in ("place", "language", "effort", "item", "sample")}
         | {"target": targets},

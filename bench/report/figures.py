@@ -321,11 +321,11 @@ def _canvas(height: float) -> tuple[Canvas, Axes]:
 
 
 def _look(focus: Focus, arm: str) -> _Look:
-    if arm == "base":
+    if arm == focus.reference:
         return _Look(BASE, "s", False, True)
     if arm == focus.chosen:
         return _Look(CHOSEN, "o", True, True)
-    position = [name for name in focus.arms if name not in ("base", focus.chosen)].index(arm) if arm in focus.arms else 0
+    position = [name for name in focus.arms if name not in (focus.reference, focus.chosen)].index(arm) if arm in focus.arms else 0
     return _Look(OTHERS[position % len(OTHERS)], MARKERS[1 + position % (len(MARKERS) - 1)], True, False)
 
 

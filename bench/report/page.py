@@ -98,7 +98,7 @@ def _sections(run: Run, focus: Focus, cells: Cells, figures: Mapping[str, Figure
         "gates",
         "Gates and changes" if run.verdict and run.verdict.gates else "Changes",
         (),
-        [tables.gates(run), tables.changes_by_effort(run, focus)],
+        [tables.gates(run), tables.changes_by_effort(run, focus), tables.differences(focus)],
     )
     yield _section(
         "accuracy",

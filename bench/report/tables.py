@@ -245,7 +245,7 @@ def by_language(focus: Focus, cells: Cells, metric: str, name: str, title: str) 
 
 
 def changes_by_language(focus: Focus, cells: Cells, metric: str, title: str) -> Table | None:
-    """Language x effort: change of the chosen arm against base, paired by problem."""
+    """Language x effort: change of the chosen arm against the reference, paired by problem."""
     if focus.chosen is None:
         return None
     rows = []
@@ -257,7 +257,7 @@ def changes_by_language(focus: Focus, cells: Cells, metric: str, title: str) -> 
         return None
     columns = (Column("language", numeric=False), *(Column(f"{effort} effort") for effort in focus.efforts))
     looks = len(rows) * len(focus.efforts)
-    note = f"{focus.chosen} minus base on {focus.place}, in points; not corrected for looking at {looks} cells at once."
+    note = f"{focus.chosen} minus {focus.reference} on {focus.place}, in points; not corrected for looking at {looks} cells at once."
     return Table(f"{metric.replace('_', '-')}-change", title, columns, tuple(rows), note)
 
 
@@ -278,10 +278,26 @@ def changes_by_effort(run: Run, focus: Focus) -> Table | None:
         found = [find_comparison(run, focus, metric, effort) for effort in focus.efforts]
         rows.append((Entry(words.metric_words(metric).name), *(_compared(comparison, levels=True) for comparison in found)))
     columns = (Column("metric", numeric=False), *(Column(f"{effort} effort") for effort in focus.efforts))
-    note = f"{focus.chosen} minus base on {focus.place}; small print: before \u2192 after, and the 95 % interval of the change."
+    note = (
+        f"{focus.chosen} minus {focus.reference} on {focus.place}; small print: before \u2192 after, and the 95 % interval of the change."
+    )
     if "latency_s" in metrics:
         note += " Times are of one pass an arm: their intervals leave out how a machine drifts between passes."
     return Table("changes", "What changed", columns, tuple(rows), note)
+
+
+def differences(focus: Focus) -> Table | None:
+    """What is not the same in two runs that are compared."""
+    if focus.pair is None:
+        return None
+    columns = (
+        Column("what", numeric=False),
+        Column(f"A, {focus.pair.runs[0]}", numeric=False),
+        Column(f"B, {focus.pair.runs[1]}", numeric=False),
+    )
+    rows = tuple(tuple(map(Entry, row)) for row in focus.pair.differences)
+    note = "" if rows else "Nothing: the same settings, suites, packages and machine."
+    return Table("differences", "How the two runs differ", columns, rows, note)
 
 
 def repeats(run: Run, focus: Focus) -> Table | None:
