@@ -193,6 +193,24 @@ def compare(
 
 
 @app.command()
+def history(
+    runs: Annotated[list[Path] | None, typer.Argument(metavar="[RUN...]", help="Judged run folders to set beside the baselines.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("reports") / "history",
+) -> None:
+    """Show accuracy, tokens, latency and memory of every release: the committed baselines, read from git, and given runs."""
+    from bench.history import read_history
+    from bench.report import write_history
+    from bench.report.history import opening
+
+    lines, problems = read_history(runs or [])
+    for problem in problems:
+        errors.print(f"[bold yellow]warning:[/] {_escape(problem)}", soft_wrap=True, highlight=False)
+    page = write_history(lines, problems, out)
+    console.print(_escape(opening(lines)), soft_wrap=True, highlight=False)
+    console.print(f"report  [bold]{_escape(_shown(page))}[/]", soft_wrap=True)
+
+
+@app.command()
 def power(
     experiment: ExperimentName,
     pilot: Annotated[Path | None, typer.Option(help="Run folder to take the spread of differences from.")] = None,

@@ -372,3 +372,5 @@ class Baseline:
     """Why it replaced an older one."""
     promoted_at: str | None = None
     """UTC, ISO 8601; None where a run folder serves as the baseline."""
+    phases: tuple[Phase, ...] = ()
+    """Time and memory of the arm's and base's passes; empty in baselines made before they were kept."""

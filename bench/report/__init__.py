@@ -11,11 +11,12 @@ import tempfile
 from pathlib import Path
 
 from bench.errors import UsageError
+from bench.history import Line
 from bench.records import Comparison, Run
 from bench.report.cells import Cells
 from bench.report.focus import Pair, focus_on
 
-__all__ = ["write_comparison", "write_report"]
+__all__ = ["write_comparison", "write_history", "write_report"]
 
 
 def write_report(run: Run, pair: Pair | None = None) -> Path:
@@ -70,6 +71,23 @@ def write_comparison(before: Run, after: Run, folder: Path, arms: tuple[str | No
     _replace(folder / "prompts.jsonl", "".join(prompt_lines((before, after))).encode())
     compared = [made for made in joined.comparisons if made.metric == "accuracy" and made.arm == pair.after]
     return write_report(joined, pair), compared
+
+
+def write_history(lines: list[Line], problems: list[str], folder: Path) -> Path:
+    """Write index.html and a PNG a figure into the folder; the page's path."""
+    from bench.report.history import METHOD, line_parts, opening
+    from bench.report.page import render_history
+
+    parts = line_parts(lines)
+    page = render_history(opening(lines), METHOD, problems, parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = {folder / f"{figure.name}.png": figure.png for part in parts for figure in part.figures}
+    for stale in set(folder.glob("line-*.png")) - set(figures):
+        stale.unlink()
+    for path, data in figures.items():
+        _replace(path, data)
+    _replace(folder / "index.html", page.encode())
+    return folder / "index.html"
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -315,6 +315,73 @@ def training_loss(run: Run, focus: Focus) -> Figure | None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line of a figure over releases."""
+
+    label: str
+    points: tuple[CellSummary | None, ...]
+    """One a release; None where it was not measured."""
+    steps: frozenset[int]
+    """Releases that differ from the one before by more than chance."""
+    breaks: frozenset[int]
+    """Releases that cannot be compared with the one before: the line is interrupted there."""
+
+
+def over_releases(name: str, title: str, metric: str, labels: list[str], series: list[Series]) -> Figure | None:
+    """A metric from release to release, a line an effort, steps ringed; None where nothing was measured."""
+    shown = [one for one in series if any(one.points)]
+    if not shown:
+        return None
+    with matplotlib.rc_context(_STYLE):
+        canvas, axes = _canvas(3.0)
+        colours = (OTHERS[0], OTHERS[1], CHOSEN)
+        for position, one in enumerate(shown):
+            colour, marker = colours[position % len(colours)], MARKERS[1 + position]
+            _release_line(axes, one, colour, marker)
+        axes.set_xticks(range(len(labels)), labels, rotation=0 if len(labels) < 5 else 40, ha="center" if len(labels) < 5 else "right")
+        axes.set_xlim(-0.4, len(labels) - 0.6)
+        if words.metric_words(metric).unit == "share" and metric != "memory":
+            _share_axis(axes, "y")
+        else:
+            axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _amount(metric, value)))
+        _legend(axes, len(shown))
+        ends = [f"{one.label}: {_ends(metric, one)}" for one in shown]
+        return _finish(
+            canvas,
+            name,
+            title,
+            "Bars: 95 % interval, clustered by problem. Ring: a step from the release before. A gap: not comparable with it.",
+            f"{title}, {words.plural(len(labels), 'release')}, first to last. {'; '.join(ends)}.",
+        )
+
+
+def _amount(metric: str, value: float) -> str:
+    return words.size(value) if metric == "memory" else words.level(metric, value)
+
+
+def _ends(metric: str, one: Series) -> str:
+    means = [point.mean for point in one.points if point]
+    steps = f", {words.plural(len(one.steps), 'step')}" if one.steps else ""
+    return f"{_amount(metric, means[0])} to {_amount(metric, means[-1])}{steps}"
+
+
+def _release_line(axes: Axes, one: Series, colour: str, marker: str) -> None:
+    found = [(place, point) for place, point in enumerate(one.points) if point]
+    places, means = [place for place, _ in found], [point.mean for _, point in found]
+    bars: dict[str, Any] = {"linestyle": "none", "marker": marker, "color": colour, "markersize": 6, "elinewidth": 1.4}
+    axes.errorbar(places, means, yerr=_errors([point for _, point in found]), label=one.label, **bars)
+    for (left, before), (right, after) in zip(found, found[1:], strict=False):
+        if right not in one.breaks:
+            axes.plot([left, right], [before.mean, after.mean], color=colour, linewidth=1.4)
+    ringed = [(place, point.mean) for place, point in found if place in one.steps]
+    axes.plot(
+        [place for place, _ in ringed], [mean for _, mean in ringed],
+        linestyle="none", marker="o", markersize=14, markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1.4,
+    )  # fmt: skip
+
+
 def _canvas(height: float) -> tuple[Canvas, Axes]:
     canvas = Canvas(figsize=(WIDTH, height), layout="constrained")
     return canvas, canvas.subplots()

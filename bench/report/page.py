@@ -81,6 +81,24 @@ def render_page(run: Run, focus: Focus | None, cells: Cells, figures: Mapping[st
     )
 
 
+def render_history(sentence: str, method: str, problems: list[str], lines: Iterable[object]) -> str:
+    """The page over releases as one string; `lines` are bench.report.history's parts."""
+    script = _asset("page.js")
+    return (
+        _environment()
+        .get_template("history.html.jinja")
+        .render(
+            style=Markup(_asset("style.css")),
+            script=Markup(script),
+            policy=_policy([script]),
+            sentence=sentence,
+            method=method,
+            problems=problems,
+            lines=lines,
+        )
+    )
+
+
 def sections(run: Run, focus: Focus | None, cells: Cells, figures: Mapping[str, Figure]) -> list[Section]:
     """The page's parts in order, without the empty ones."""
     if focus is None:
