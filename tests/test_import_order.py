@@ -16,7 +16,7 @@ FILES = sorted((ROOT / "bench").rglob("*.py"))
 # From top to bottom, as docs and DESIGN list them. Files of one folder may import one another.
 ORDER = (
     "errors stats answers languages experiment records jobs harmony models taskfile catalog meter store runs "
-    "comparison sanity repeats gate baseline history finetune engines lm report plan fabricate worker executors runner console cli"
+    "comparison pareto sanity repeats gate baseline history finetune engines lm report plan fabricate worker executors runner console cli"
 ).split()
 STRANGERS = {"finetune", "engines", "lm", "report"}  # do not import one another; worker and runner join them
 # An exception: the shape of the engine that lm is handed.

@@ -121,8 +121,8 @@ def _sections(run: Run, focus: Focus, cells: Cells, figures: Mapping[str, Figure
     yield _section(
         "accuracy",
         "Accuracy",
-        drawn("accuracy-by-effort", "accuracy-by-tokens"),
-        [tables.by_effort(focus, cells, "accuracy", "Accuracy by arm and effort"), tables.repeats(run, focus)],
+        drawn("accuracy-by-effort", "accuracy-by-tokens", "accuracy-by-latency"),
+        [tables.by_effort(focus, cells, "accuracy", "Accuracy by arm and effort"), tables.pareto(run, focus), tables.repeats(run, focus)],
     )
     yield _section(
         "languages",

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bench import records
+from bench.pareto import DRAWS, ParetoPoint, pareto_points
 from bench.records import OUTCOMES, Comparison, Run, Training, Verdict
 from bench.repeats import repeat_table
 from bench.report import words
@@ -298,6 +299,51 @@ def differences(focus: Focus) -> Table | None:
     rows = tuple(tuple(map(Entry, row)) for row in focus.pair.differences)
     note = "" if rows else "Nothing: the same settings, suites, packages and machine."
     return Table("differences", "How the two runs differ", columns, rows, note)
+
+
+def pareto(run: Run, focus: Focus) -> Table | None:
+    """Accuracy and cost of every arm at every effort on the focused data, and how surely no other beats it in both."""
+    here = run.samples[(run.samples["suite"] == focus.suite) & (run.samples["split"] == focus.split)]
+    costs = {cost: {(one.arm, one.effort): one for one in pareto_points(here, cost)} for cost in ("output_tokens", "latency_s")}
+    rows = []
+    for arm, effort in itertools.product(focus.arms, focus.efforts):
+        tokens, latency = (found.get((arm, effort)) for found in costs.values())
+        if tokens is None:
+            continue
+        rows.append(
+            (
+                Entry(arm, tone="chosen" if arm == focus.chosen else ""),
+                Entry(effort),
+                _level("accuracy", tokens.accuracy),
+                _level("output_tokens", tokens.cost),
+                _member(tokens),
+                _level("latency_s", latency.cost if latency else None),
+                _member(latency),
+            )
+        )
+    if not rows:
+        return None
+    columns = (
+        Column("arm", numeric=False),
+        Column("effort", numeric=False),
+        Column("accuracy"),
+        Column("tokens"),
+        Column("in the set by tokens", "Share of draws of the problems in which no other is as accurate and as cheap."),
+        Column("latency"),
+        Column("in the set by latency", "Share of draws of the problems in which no other is as accurate and as fast."),
+    )
+    problems = next(iter(costs["output_tokens"].values())).problems
+    note = (
+        f"{focus.place}, {words.plural(problems, 'problem')} that all of them answered. The Pareto set holds what no other beats in both; "
+        f"small print: whether it does as measured. Draws: {DRAWS:,}, with replacement. Latency is of one pass an arm."
+    )
+    return Table("pareto", "Worth its cost: the Pareto set", columns, tuple(rows), note)
+
+
+def _member(point: ParetoPoint | None) -> Entry:
+    if point is None:
+        return Entry(words.MISSING)
+    return Entry(words.share(point.share, 0), _raw(point.share), small="as measured: yes" if point.is_member else "as measured: no")
 
 
 def repeats(run: Run, focus: Focus) -> Table | None:
