@@ -50,12 +50,11 @@ def pareto_points(samples: pd.DataFrame, cost: str) -> list[ParetoPoint]:
     accuracy, price = (table.loc[whole, points].to_numpy(dtype=float) for table in (right, spent))
     member = undominated(accuracy.mean(axis=0)[None], price.mean(axis=0)[None])[0]
     shares = _shares(accuracy, price)
-    return [
-        ParetoPoint(
-            *map(str, point), float(accuracy[:, at].mean()), float(price[:, at].mean()), bool(member[at]), float(shares[at]), len(whole)
-        )
-        for at, point in enumerate(points)
-    ]
+    found = []
+    for at, (arm, effort) in enumerate((str(point[0]), str(point[1])) for point in points):
+        means = float(accuracy[:, at].mean()), float(price[:, at].mean())
+        found.append(ParetoPoint(arm, effort, *means, bool(member[at]), float(shares[at]), len(whole)))
+    return found
 
 
 def undominated(accuracy: Array, cost: Array) -> NDArray[np.bool_]:

@@ -25,7 +25,7 @@ HANDED_TO_LM = {"bench.engines.Engine", "bench.engines.Generation", "bench.engin
 EMBEDDED_USES = {"errors", "experiment", "records", "harmony"}
 
 HEAVY = {"torch", "transformers", "unsloth", "trl", "peft", "datasets", "accelerate", "lm_eval", "matplotlib"}
-MAY_IMPORT_HEAVY = {"finetune", "engines", "lm", "fabricate", "embedded", "report/figures"}
+MAY_IMPORT_HEAVY = {"finetune", "engines", "lm", "fabricate", "embedded", "report/figures", "report/maps"}
 LIGHT_COMMANDS = ["cli", "plan", "store", "comparison", "gate", "report", "runner"]
 
 

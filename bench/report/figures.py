@@ -96,15 +96,22 @@ def draw_all(run: Run, focus: Focus, cells: Cells) -> dict[str, Figure]:
 
 
 def _figures(run: Run, focus: Focus, cells: Cells) -> Iterator[Figure | None]:
+    from bench.report import maps  # draws with what is defined here
+
     for suite, split in focus.data:
         yield accuracy_by_effort(focus, cells, suite, split)
         yield accuracy_by_cost(run, focus, cells, suite, split, "output_tokens")
     yield accuracy_by_cost(run, focus, cells, focus.suite, focus.split, "latency_s")
     yield by_language(focus, cells, "accuracy", "accuracy-by-language", "Accuracy by language and effort")
     yield by_language(focus, cells, "reasoning_language_fidelity", "reasoning-language", "Reasoning in the asked language")
+    yield maps.language_map(focus, cells)
+    yield maps.against_published(run, focus, cells)
     yield outcomes(focus, cells)
     yield token_distribution(run, focus)
+    yield maps.grid_map(run, focus, cells)
     yield training_loss(run, focus)
+    yield maps.training_memory(run, focus)
+    yield maps.phase_costs(run, focus)
 
 
 def accuracy_by_effort(focus: Focus, cells: Cells, suite: str, split: str) -> Figure | None:
@@ -375,13 +382,15 @@ def over_releases(name: str, title: str, metric: str, labels: list[str], series:
             canvas,
             name,
             title,
-            "Bars: 95 % interval, clustered by problem. Ring: a step from the release before. A gap: not comparable with it.",
+            "One value a release."
+            if metric == "memory"
+            else "Bars: 95 % interval, clustered by problem. Ring: a step from the release before. A gap: not comparable with it.",
             f"{title}, {words.plural(len(labels), 'release')}, first to last. {'; '.join(ends)}.",
         )
 
 
 def _amount(metric: str, value: float) -> str:
-    return words.size(value) if metric == "memory" else words.level(metric, value)
+    return f"{value:.2f} GiB" if metric == "memory" else words.level(metric, value)
 
 
 def _ends(metric: str, one: Series) -> str:

@@ -93,7 +93,7 @@ def _figure(name: str, line: Line, cells: list[Cells], metric: str) -> Figure | 
 
 
 def _memory_figure(name: str, line: Line) -> Figure | None:
-    points = tuple(CellSummary(peak, None, None, 1, 1) if (peak := memory(release)) else None for release in line.releases)
+    points = tuple(CellSummary(peak / 2**30, None, None, 1, 1) if (peak := memory(release)) else None for release in line.releases)
     kind = _memory_name(line)
     return over_releases(
         f"{name}-memory", f"{kind} while evaluating", "memory", _labels(line), [Series(kind, points, frozenset(), frozenset())]
@@ -119,7 +119,7 @@ def _overview(name: str, line: Line) -> Table:
         Column("release", "Commit of the code that was measured, or a run folder.", numeric=False),
         Column("measured", numeric=False),
         Column("arm", numeric=False),
-        Column(_memory_name(line).lower(), "Of the arm's evaluation passes."),
+        Column(_memory_name(line), "Of the arm's evaluation passes."),
         Column("problems"),
         Column("against the one before", numeric=False),
         Column("read from", numeric=False),

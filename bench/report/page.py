@@ -127,7 +127,7 @@ def _sections(run: Run, focus: Focus, cells: Cells, figures: Mapping[str, Figure
     yield _section(
         "languages",
         "Languages",
-        drawn("accuracy-by-language", "reasoning-language"),
+        drawn("language-map", "accuracy-by-language", "reasoning-language", "against-published"),
         [
             tables.changes_by_language(focus, cells, "accuracy", "Change of accuracy by language"),
             tables.by_effort(
@@ -150,11 +150,13 @@ def _sections(run: Run, focus: Focus, cells: Cells, figures: Mapping[str, Figure
     yield _section(
         "selection",
         "Selection",
-        drawn(*elsewhere),
+        drawn("grid-map", *elsewhere),
         [tables.selection(run), tables.failed_arms(run)],
         tables.grid(run, focus, cells),
     )
-    yield _section("training", "Training", drawn("training-loss"), [tables.training(run), tables.phases(run)])
+    yield _section(
+        "training", "Training", drawn("training-loss", "training-memory", "phase-costs"), [tables.training(run), tables.phases(run)]
+    )
 
 
 def _section(
