@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+KEYS = {"Tab": 9, "Enter": 13, "PageUp": 33, "PageDown": 34, "End": 35, "Home": 36, "ArrowUp": 38, "ArrowDown": 40}
+
 
 class Browser:
     """Headless Chromium, spoken to over its debugging pipe; no driver and no port."""
@@ -86,8 +88,9 @@ class Browser:
         assert self.evaluate(within), f"still not so after {timeout_s} s: {condition}"
 
     def press(self, key: str) -> None:
-        for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key)
+        """A key without text, as a user presses it."""
+        for kind in ("rawKeyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=KEYS.get(key, 0))
 
     def complaints(self) -> list[dict[str, Any]]:
         loud = ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled")

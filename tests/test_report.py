@@ -508,3 +508,56 @@ def test_experiment_file_downloads_as_it_was_run(browser: Browser, reports: Repo
     text = base64.b64decode(address.partition("base64,")[2]).decode()
     assert "name: embedded" in text
     assert "margin: 0.05" in text
+
+
+def test_dark_and_print_styles_are_of_their_own(browser: Browser, reports: Reports) -> None:
+    page = reports("pass") / "report" / "index.html"
+    colour = "getComputedStyle(document.body).backgroundColor"
+    browser.open(page, 1280)
+    light = browser.evaluate(colour)
+    browser.open(page, 1280, dark=True)
+    dark = browser.evaluate(colour)
+    assert light != dark
+    assert sum(map(int, re.findall(r"\d+", dark)[:3])) < 100
+    browser.call("Emulation.setEmulatedMedia", media="print", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    assert browser.evaluate(colour) == "rgb(255, 255, 255)"
+    for hidden in ("nav", ".copy", "#answers"):
+        assert browser.evaluate(f"getComputedStyle(document.querySelector({hidden!r})).display") == "none"
+    for shown in ("#verdict", "#flips", "#provenance", "figure svg"):
+        assert browser.evaluate(f"getComputedStyle(document.querySelector({shown!r})).display") != "none"
+    browser.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert browser.evaluate("[...document.querySelectorAll('details.flip')].every((one) => one.open)")
+    browser.call("Emulation.setEmulatedMedia", media="")
+
+
+def test_keyboard_reaches_what_a_mouse_reaches(browser: Browser, reports: Reports) -> None:
+    browser.open(reports("pass") / "report" / "index.html", 1280)
+    browser.press("Tab")
+    assert browser.evaluate("document.activeElement.className") == "skip"
+    seen = set()
+    for _ in range(400):
+        browser.press("Tab")
+        seen.add(browser.evaluate("(({id, className, tagName, name}) => id || name || className || tagName)(document.activeElement)"))
+        if {"answers-list", "answers-detail"} <= seen:
+            break
+    assert {"sort", "scroll", "arm", "search", "answers-list", "answers-detail"} <= seen
+    browser.evaluate("document.querySelector('#selection-table .sort').focus()")
+    browser.call("Input.dispatchKeyEvent", type="keyDown", key="Enter", code="Enter", text="\r", windowsVirtualKeyCode=13)
+    assert browser.evaluate("document.querySelector('#selection-table th').getAttribute('aria-sort')") == "ascending"
+
+
+def test_levels_carry_their_interval_and_number_of_problems(reports: Reports) -> None:
+    html = html_in(reports("pass"))
+    gates = re.search(r'<table id="gates-table">.*?</table>', html, re.DOTALL)
+    assert gates is not None
+    assert len(re.findall(r'title="95 % interval [^"]*; 120\u00a0problems"', gates.group())) == 4  # before and after, two gates
+    selection = re.search(r'<table id="selection-table">.*?</table>', html, re.DOTALL)
+    assert selection is not None
+    assert len(re.findall(r'title="95 % interval [^"]*; 20\u00a0problems"', selection.group())) == 8  # two numbers of four arms
+    assert "stories@gate: 120\u00a0problems" in html
+
+
+def test_provenance_says_how_to_get_there_and_what_is_not_known(reports: Reports) -> None:
+    page = Page(html_in(reports("pass"))).text
+    assert "git checkout 0f3c9a1be2d47765c1b2f7f2bb1d4bb0a7be9f10 effortbench bench embedded" in page
+    assert re.search(r"Noise floor Unknown: no canary was asked again", page)

@@ -37,6 +37,12 @@ NOT_COVERED = (
 )
 
 
+NOISE_FLOOR = (
+    "Unknown: no canary was asked again within this run. How much the same model, asked the same questions twice, differs from itself by "
+    "batch, kernel or machine is not measured here; `effortbench compare` of two runs of base shows it."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Section:
     """One part of the page; left out where it holds nothing."""
@@ -74,7 +80,8 @@ def render_page(run: Run, focus: Focus | None, cells: Cells, figures: Mapping[st
             experiment_yaml=experiment_yaml,
             experiment_href="data:application/yaml;base64," + base64.b64encode(experiment_yaml.encode()).decode(),
             environment=_environment_rows(run),
-            command=words.harmless(run.command, 2000),
+            command=words.harmless(_to_reproduce(run), 2000),
+            noise_floor=NOISE_FLOOR,
             not_covered=NOT_COVERED,
             cell_keys=tables.hashes(run),
         )
@@ -184,6 +191,12 @@ def experiment_text(run: Run) -> str:
     """The resolved experiment as YAML, ready to be run again."""
     data = run.experiment.model_dump(mode="json", exclude_none=True)
     return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100))
+
+
+def _to_reproduce(run: Run) -> str:
+    """The commit, where it is on record, and what was typed."""
+    commit = run.environment.git_commit
+    return f"git checkout {commit}\n{run.command}" if commit and not (run.command.startswith("effortbench compare")) else run.command
 
 
 def _environment_rows(run: Run) -> list[tuple[str, str]]:

@@ -6,11 +6,12 @@ No statistics are made here. Tables know nothing of HTML; page.py and summary.py
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import inspect
 import itertools
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bench import records
@@ -101,16 +102,30 @@ def _gate_row(run: Run, gate: Verdict) -> tuple[Entry, ...]:
     place = f"{gate.arm or 'no arm'} against {gate.against}, {gate.suite}@{gate.split}"
     question = words.question(asked) if asked else f"margin {words.size_of(gate.metric, gate.margin)}"
     flags = ", ".join(flag.replace("_", " ") for flag in gate.flags)
+    found = next((one for one in run.comparisons if _is_of(one, gate)), None)
     return (
         Entry(gate.name, small=place),
         Entry(words.VERDICTS[gate.verdict], small=flags, tone=gate.verdict),
         Entry(f"{words.metric_words(gate.metric).name}, {gate.effort} effort", small=question),
-        _level(gate.metric, gate.before),
-        _level(gate.metric, gate.after),
+        _level_of(gate.metric, gate.before, found.before_ci if found else None, gate.clusters),
+        _level_of(gate.metric, gate.after, found.after_ci if found else None, gate.clusters),
         change_entry(gate.metric, gate.delta, gate.ci),
         Entry(words.count(gate.clusters) if gate.clusters else words.MISSING, str(gate.clusters)),
         Entry("; ".join(gate.reasons) or words.MISSING),
     )
+
+
+def _is_of(one: Comparison, gate: Verdict) -> bool:
+    """Whether a gate judged this comparison: a gate against the baseline judges another one, which is not in the run's record."""
+    names = ("arm", "against", "suite", "split", "effort", "metric", "before", "after")
+    return all(getattr(one, name) == getattr(gate, name) for name in names)
+
+
+def _level_of(metric: str, value: float | None, ci: tuple[float, float] | None, clusters: int) -> Entry:
+    """A level with its interval, where it is on record, and the number of problems."""
+    interval = words.level_interval(metric, *ci) if ci else ""
+    hint = "; ".join([*([f"95 % interval {interval}"] if interval else []), words.plural(clusters, "problem")])
+    return Entry(words.level(metric, value), _raw(value), interval, hint if words.known(value) else "")
 
 
 def selection(run: Run) -> Table | None:
@@ -130,13 +145,12 @@ def selection(run: Run) -> Table | None:
     rows = []
     for candidate in chosen_by.candidates:
         taken = candidate.arm == chosen_by.chosen
-        drop = candidate.accuracy_drop
         rows.append(
             (
                 Entry(candidate.arm, tone="chosen" if taken else ""),
-                _level(chosen_by.metric, candidate.value),
-                *([_level("accuracy", candidate.accuracy)] if chosen_by.metric != "accuracy" else []),
-                Entry(words.change("accuracy", drop) if drop is not None else words.MISSING, _raw(drop)),
+                _candidate_level(run, candidate, chosen_by.metric, candidate.value),
+                *([_candidate_level(run, candidate, "accuracy", candidate.accuracy)] if chosen_by.metric != "accuracy" else []),
+                _lost(run, candidate),
                 Entry(_taken_words(candidate, taken), tone="chosen" if taken else ""),
                 Entry(candidate.reason or ("another arm is better, or as good and cheaper" if candidate.eligible and not taken else "")),
             )
@@ -146,6 +160,28 @@ def selection(run: Run) -> Table | None:
     rule += f" among arms that lose at most {words.size_of('accuracy', limit)} of accuracy" if limit is not None else ""
     note = f"{rule}; ties go to the cheaper arm. These problems chose the arm, so they do not judge it."
     return Table("selection", "Which arm goes to the gate", columns, tuple(rows), note)
+
+
+def _candidate_level(run: Run, candidate: records.Candidate, metric: str, value: float | None) -> Entry:
+    found = _on_selection(run, candidate, metric)
+    return _level_of(metric, value, found.after_ci, found.clusters) if found else _level(metric, value)
+
+
+def _lost(run: Run, candidate: records.Candidate) -> Entry:
+    """Base minus arm, with the interval of that."""
+    drop, found = candidate.accuracy_drop, _on_selection(run, candidate, "accuracy")
+    if drop is None:
+        return Entry(words.MISSING)
+    interval = words.change_interval("accuracy", (-found.ci[1], -found.ci[0])) if found and found.ci else ""
+    return Entry(words.change("accuracy", drop), _raw(drop), interval, f"95 % interval {interval}" if interval else "")
+
+
+def _on_selection(run: Run, candidate: records.Candidate, metric: str) -> Comparison | None:
+    """The candidate against base on the data that chose."""
+    place = run.selection
+    assert place is not None
+    wanted = (candidate.arm, "base", place.suite, place.split, place.effort, metric)
+    return next((c for c in run.comparisons if (c.arm, c.against, c.suite, c.split, c.effort, c.metric) == wanted), None)
 
 
 def _taken_words(candidate: records.Candidate, taken: bool) -> str:
@@ -198,10 +234,20 @@ def by_effort(focus: Focus, cells: Cells, metric: str, title: str, places: Itera
             rows.append((*where, Entry(arm, tone=tone), *(_cell(metric, cell) for cell in found)))
     if not rows:
         return None
+    asked_of = ", ".join(f"{suite}@{split}: {words.plural(n, 'problem')}" for suite, split, n in _problems(focus, cells, metric, asked))
     data = [Column("data", numeric=False)] if len(asked) > 1 else []
     columns = (*data, Column("arm", numeric=False), *(Column(f"{effort} effort") for effort in focus.efforts))
-    note = _intervals_note(focus) + (_silent_note(focus, cells) if metric == "reasoning_language_fidelity" else "")
+    note = f"{asked_of}. {_intervals_note(focus)}" + (_silent_note(focus, cells) if metric == "reasoning_language_fidelity" else "")
     return Table(f"{metric.replace('_', '-')}-by-effort", title, columns, tuple(rows), note)
+
+
+def _problems(focus: Focus, cells: Cells, metric: str, places: list[tuple[str, str]]) -> Iterator[tuple[str, str, int]]:
+    """(suite, split, most problems that any arm was asked at any effort)."""
+    for suite, split in places:
+        found = [cells.overall(metric, arm, suite, split, effort) for arm in focus.arms for effort in focus.efforts]
+        counts = [cell.clusters for cell in found if cell]
+        if counts:
+            yield suite, split, max(counts)
 
 
 def _intervals_note(focus: Focus) -> str:
@@ -383,10 +429,10 @@ def outcomes(focus: Focus, cells: Cells) -> Table | None:
                 continue
             shares = (cell.outcomes.get(outcome, 0.0) for outcome in OUTCOMES)
             cut = cell.outcomes.get("truncated", 0.0) > TRUNCATION_NOTICE
-            entries = [Entry(words.share(value), _raw(value)) for value in shares]
+            entries = [Entry(words.share(value), _raw(value), hint=f"of {words.plural(cell.n, 'answer')}") for value in shares]
             if cut:
                 position = OUTCOMES.index("truncated")
-                entries[position] = Entry(entries[position].text, entries[position].raw, small="over 2 %", tone="warn")
+                entries[position] = dataclasses.replace(entries[position], small="over 2 %", tone="warn")
             rows.append((Entry(arm), Entry(effort), *entries, Entry(words.count(cell.n), str(cell.n))))
     if not rows:
         return None
