@@ -119,6 +119,7 @@ def _committed(root: Path) -> tuple[list[Release], list[str]]:
     """Every version of every baseline, from git where there is one, and from the working tree."""
     releases, problems = [], []
     for folder in sorted(path.parent for path in root.glob(f"*/*/{FILE}")):
+        problems += _unseen(folder)
         for commit in _commits(folder):
             with tempfile.TemporaryDirectory() as copy:
                 try:
@@ -140,6 +141,18 @@ def _release(folder: Path, source: str) -> Release:
 def _commits(folder: Path) -> list[str]:
     """Commits that changed the baseline, oldest first; none where this is no git checkout, or git is not there."""
     return (_git(folder, "log", "--reverse", "--format=%H", "--", FILE) or b"").decode().split()
+
+
+def _unseen(folder: Path) -> list[str]:
+    """Why git does not show the whole history; empty where it does, and outside any checkout."""
+    if not any((parent / ".git").exists() for parent in folder.resolve().parents):
+        return []
+    shallow = _git(folder, "rev-parse", "--is-shallow-repository")
+    if shallow is None:
+        return [f"earlier versions of {folder} are left out: git does not read this checkout"]
+    if shallow.strip() == b"true":
+        return [f"earlier versions of {folder} may be left out: this clone is shallow, `git fetch --unshallow` completes it"]
+    return []
 
 
 def _check_out(commit: str, folder: Path, copy: Path) -> Path:

@@ -114,6 +114,13 @@ def test_a_damaged_version_is_told_and_left_out(checkout: Path, run: Run, tmp_pa
     assert "has schema None" in problems[0]
 
 
+def test_a_shallow_clone_is_told(checkout: Path, tmp_path: Path) -> None:
+    subprocess.run(["git", "clone", "-q", "--depth", "1", checkout.as_uri(), str(tmp_path / "copy")], check=True)
+    found, problems = read_history([], tmp_path / "copy" / "reports" / "baselines")
+    assert [len(line.releases) for line in found] == [1]
+    assert "this clone is shallow" in problems[0]
+
+
 def test_without_git_the_working_tree_is_the_history(run: Run, tmp_path: Path) -> None:
     promote(run, None, tmp_path)
     found, problems = read_history([], tmp_path)

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import functools
 import gzip
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -84,6 +85,19 @@ def test_every_answer_is_carried_with_its_text_and_its_prompt(tmp_path: Path, mo
         text, prompt = shown[row.arm, f"{row.suite}@{row.split}", row.language, row.effort, row.item_id]
         assert text == row.completion
         assert prompt == PROMPT.format(question=row.prompt_hash)
+
+
+def test_the_page_allows_its_two_scripts_by_hash_and_no_other(page: Path) -> None:
+    html = page.read_text(encoding="utf-8")
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', html)
+    assert policy is not None
+    scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    hashes = {base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts}
+    allowed = policy.group(1).replace("&#39;", "'")
+    assert set(re.findall(r"'sha256-([^']+)'", allowed)) == hashes
+    assert len(hashes) == 2
+    assert allowed.startswith("default-src 'none'; script-src 'sha256-")
+    assert "strict-dynamic" not in allowed
 
 
 def test_the_order_of_samples_does_not_matter(tmp_path: Path) -> None:
@@ -223,6 +237,7 @@ def test_texts_beside_the_page_are_loaded_when_looked_at(
     monkeypatch.setattr(answers, "INLINE_CHARS", 0)
     run = with_prompts(made_up(), tmp_path, lambda name: f"Question {name}?")
     html = write_report(run)
+    assert "'strict-dynamic'" in html.read_text(encoding="utf-8")
     files = sorted((tmp_path / "report" / "answers").glob("*.js"))
     assert len(files) > 3
     opened(browser, html)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from fabricated import fabricate_run
+from test_store import write_run
 
+from bench import cli
 from bench.comparison import compare
 from bench.errors import UsageError
 from bench.records import Run
@@ -86,3 +89,29 @@ def test_a_run_folder_is_not_written_over(runs: tuple[Run, Run], tmp_path: Path)
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(UsageError, match="is a run folder: pass another --out"):
         write_comparison(*runs, tmp_path, (None, None))
+
+
+def test_command_says_what_changed_and_fails_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = fabricate_run(tmp_path / "old", "pass", 2, 6)
+    write_run(run, tmp_path / "old")
+    write_run(run, tmp_path / "same")
+    fewer = run.samples[run.samples["item_id"] != "gate-0003"]
+    cells = tuple(dataclasses.replace(cell, samples=None) for cell in run.cells)
+    write_run(dataclasses.replace(run, samples=fewer, cells=cells, comparisons=()), tmp_path / "fewer")
+
+    def call(*names: str) -> tuple[object, str]:
+        monkeypatch.setattr(sys, "argv", ["effortbench", "compare", *names])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, capsys.readouterr().out
+
+    code, said = call("old", "same")
+    assert code == 0
+    assert "high effort: accuracy 0.0\u00a0points" in said
+    assert (tmp_path / "reports" / "comparisons" / "old-same" / "report" / "index.html").is_file()
+    code, said = call("old", "fewer")
+    assert code == 4
+    assert "the items differ" in said
