@@ -20,7 +20,7 @@ from bench.comparison import compare
 from bench.errors import BaselineError
 from bench.experiment import Gate
 from bench.gate import gated_arm, incomplete, refuse, unfit
-from bench.records import SCHEMA, Baseline, CellRecord, Environment, Run
+from bench.records import SCHEMA, Baseline, CellRecord, Environment, Phase, Run
 from bench.store import load_run, slug, write_atomic
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def of_run(run: Run) -> Baseline | str:
         cells=tuple(cell for cell in run.cells if cell.arm in ("base", arm) and (cell.suite, cell.split) == place),
         environment=run.environment,
         samples=samples[SCORE_COLUMNS].reset_index(drop=True),
+        phases=tuple(phase for phase in run.phases if phase.arm in ("base", arm) and (phase.suite, phase.split) == place),
     )
 
 
@@ -147,6 +148,7 @@ def _write(baseline: Baseline, folder: Path) -> None:
         "scores": {"file": name, "sha256": digest, "rows": len(baseline.samples)},
         "decoding": baseline.decoding,
         "environment": dataclasses.asdict(baseline.environment),
+        "phases": [dataclasses.asdict(phase) for phase in baseline.phases],
         "cells": [dataclasses.asdict(cell) for cell in baseline.cells],
     }
     try:
@@ -235,6 +237,7 @@ def read_baseline(folder: Path) -> Baseline:
             samples=samples,
             reason=state["reason"],
             promoted_at=state["promoted_at"],
+            phases=tuple(Phase.from_dict(phase) for phase in state.get("phases", [])),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BaselineError(f"{path} is damaged: {type(error).__name__} {error}") from error

@@ -33,6 +33,8 @@ VERDICT_STYLES = {"pass": "bold green", "fail": "bold red", "inconclusive": "bol
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").splitlines()[0])
 baselines = typer.Typer(no_args_is_help=True, help="The committed runs that later ones are compared with.")
 app.add_typer(baselines, name="baseline")
+kept = typer.Typer(no_args_is_help=True, help="The run folders kept on this machine.")
+app.add_typer(kept, name="runs")
 console = Console()
 errors = Console(stderr=True)
 
@@ -117,10 +119,100 @@ def promote(run_folder: RunPath, reason: Reason = None) -> None:
     console.print(f"baseline [bold]{_escape(folder)}[/]: commit it, and gates against: baseline use it")
 
 
+Root = Annotated[Path | None, typer.Option("--in", help="Folder that holds run folders; default reports/runs.")]
+
+
+@kept.command("list")
+def list_kept(root: Root = None) -> None:
+    """List the run folders, newest first, with their size on disk."""
+    from rich.table import Table
+
+    from bench.report import words
+    from bench.runner import RUNS
+    from bench.runs import list_runs
+
+    found = list_runs(root or RUNS)
+    table = Table("run", "experiment", "started (UTC)", "state", "answers", "size")
+    for one in found:
+        state = f"[{VERDICT_STYLES.get(one.state, 'default')}]{_escape(one.state)}[/]"
+        started = one.started_at[:16].replace("T", " ")
+        table.add_row(
+            *map(_escape, (one.folder.name, one.experiment, started)), state, words.count(one.answers), words.size(one.size_bytes)
+        )
+    console.print(table)
+    total = sum(one.size_bytes for one in found)
+    console.print(f"{words.plural(len(found), 'run')} in {_escape(root or RUNS)}, {words.size(total)}", soft_wrap=True, highlight=False)
+
+
+@kept.command("remove")
+def remove_kept(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or their names in --in.")],
+    root: Root = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete run folders, adapters and all. Baselines and other folders are never touched."""
+    from bench.report import words
+    from bench.runner import RUNS
+    from bench.runs import find_run, remove_run, size_of
+
+    asked = [find_run(folder, root or RUNS) for folder in folders]
+    for folder in asked:
+        console.print(f"{_escape(_shown(folder))}, {words.size(size_of(folder))}", soft_wrap=True, highlight=False)
+    if not yes:
+        typer.confirm(f"delete {words.plural(len(asked), 'run')} for good?", abort=True)
+    for folder in asked:
+        remove_run(folder)
+    console.print(f"deleted {words.plural(len(asked), 'run')}")
+
+
 @app.command()
 def report(run_folder: RunPath) -> None:
     """Write report/index.html, PNGs, summary.md and junit.xml from a run's records."""
     console.print(f"report  [bold]{_shown(_report(run_folder))}[/]")
+
+
+@app.command()
+def compare(
+    run_a: Annotated[Path, typer.Argument(help="Run folder, the earlier one.")],
+    run_b: Annotated[Path, typer.Argument(help="Run folder, the later one.")],
+    arm_a: Annotated[str | None, typer.Option(help="Arm of RUN_A; default: the one under test, or base.")] = None,
+    arm_b: Annotated[str | None, typer.Option(help="Arm of RUN_B; default: the one under test, or base.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write; default reports/comparisons/<RUN_A>-<RUN_B>.")] = None,
+) -> None:
+    """Show two runs on one page, an arm of each, on the same questions; exit code 4 where they cannot be compared everywhere."""
+    from bench.records import EXIT_CODES
+    from bench.report import words, write_comparison
+    from bench.store import load_run
+
+    before, after = load_run(run_a), load_run(run_b)
+    folder = out or Path("reports") / "comparisons" / f"{before.folder.resolve().name}-{after.folder.resolve().name}"
+    page, found = write_comparison(before, after, folder, (arm_a, arm_b))
+    for one in found:
+        where = f"{one.arm} against {one.against}, {one.suite}@{one.split}, {one.effort} effort"
+        interval = words.change_interval("accuracy", one.ci)
+        said = f"{words.change('accuracy', one.delta)} (95 % interval {interval})" if one.delta is not None else one.invalid_because[0]
+        console.print(f"{_escape(where)}: accuracy {_escape(said)}", soft_wrap=True, highlight=False)
+    console.print(f"report  [bold]{_escape(_shown(page))}[/]", soft_wrap=True)
+    is_compared = bool(found) and all(one.delta is not None for one in found)
+    raise typer.Exit(0 if is_compared else EXIT_CODES["invalid"])
+
+
+@app.command()
+def history(
+    runs: Annotated[list[Path] | None, typer.Argument(metavar="[RUN...]", help="Judged run folders to set beside the baselines.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("reports") / "history",
+) -> None:
+    """Show accuracy, tokens, latency and memory of every release: the committed baselines, read from git, and given runs."""
+    from bench.history import read_history
+    from bench.report import write_history
+    from bench.report.history import opening
+
+    lines, problems = read_history(runs or [])
+    for problem in problems:
+        errors.print(f"[bold yellow]warning:[/] {_escape(problem)}", soft_wrap=True, highlight=False)
+    page = write_history(lines, problems, out)
+    console.print(_escape(opening(lines)), soft_wrap=True, highlight=False)
+    console.print(f"report  [bold]{_escape(_shown(page))}[/]", soft_wrap=True)
 
 
 @app.command()

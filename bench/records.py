@@ -7,8 +7,10 @@ run and its baseline) on the same items; a `Verdict` is what a gate says of it. 
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
@@ -465,6 +467,52 @@ class Run:
     timing: tuple[TimingBlock, ...] = ()
     """Blocks of an experiment with `timing`, in the order they ran."""
 
+    def frame(self, what: Literal["comparisons", "gates", "cells", "phases", "training"]) -> pd.DataFrame:
+        """These records as a data frame, one row each and exactly their fields as columns; `samples` is one already."""
+        import pandas as pd
+
+        kinds: dict[str, tuple[type, Iterable[Any]]] = {
+            "comparisons": (Comparison, self.comparisons),
+            "gates": (Verdict, self.verdict.gates if self.verdict else ()),
+            "cells": (CellRecord, self.cells),
+            "phases": (Phase, self.phases),
+            "training": (Training, self.training.values()),
+        }
+        if what not in kinds:
+            raise ValueError(f"unknown records {what!r}; expected one of {', '.join(kinds)}")
+        kind, found = kinds[what]
+        return pd.DataFrame([dataclasses.asdict(one) for one in found], columns=[part.name for part in dataclasses.fields(kind)])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: verdict, gates, and accuracy and tokens of every arm against base."""
+        said = self.verdict.verdict.upper() if self.verdict and self.verdict.gates else "NO VERDICT"
+        ended = "" if self.finished else ", not finished"
+        head = f"{self.experiment.name}: {said}{ended}; {len(self.samples):,} answers, {self.environment.started_at}"
+        columns = ("arm", "suite", "split", "effort", "metric", "before", "after", "delta", "ci", "clusters")
+        gates = (
+            [{"gate": gate.name, "verdict": gate.verdict} | _picked(gate, columns) for gate in self.verdict.gates] if self.verdict else []
+        )
+        changes = [_picked(one, columns) for one in self.comparisons if one.metric in ("accuracy", "output_tokens")]
+        return f"<p><b>{html.escape(head)}</b></p>{_html_table(gates)}{_html_table(changes)}"
+
+
+def _picked(record: Verdict | Comparison, columns: tuple[str, ...]) -> dict[str, Any]:
+    return {column: getattr(record, column) for column in columns}
+
+
+def _html_table(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return ""
+    lines = [rows[0].keys(), *(map(_shown, row.values()) for row in rows)]
+    cells = ["".join(f"<td>{html.escape(str(value))}</td>" for value in line) for line in lines]
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " to ".join(map(_shown, value))
+    return "unknown" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
@@ -486,3 +534,5 @@ class Baseline:
     """Why it replaced an older one."""
     promoted_at: str | None = None
     """UTC, ISO 8601; None where a run folder serves as the baseline."""
+    phases: tuple[Phase, ...] = ()
+    """Time and memory of the arm's and base's passes; empty in baselines made before they were kept."""

@@ -57,7 +57,8 @@ def flat_steps(samples: pd.DataFrame) -> list[EffortStep]:
     return sorted(flat, key=lambda step: step.tokens.difference.mean)
 
 
-def emptied(comparisons: Iterable[Comparison]) -> list[Comparison]:
-    """Where the share of empty analysis channels has risen against base by more than chance, the worst first."""
-    risen = [made for made in comparisons if made.metric == "empty_analysis" and made.against == "base" and made.ci and made.ci[0] > 0]
+def emptied(comparisons: Iterable[Comparison], reference: str = "base") -> list[Comparison]:
+    """Where the share of empty analysis channels has risen against the reference by more than chance, the worst first."""
+    asked = (made for made in comparisons if made.metric == "empty_analysis" and made.against == reference)
+    risen = [made for made in asked if made.ci and made.ci[0] > 0]
     return sorted(risen, key=lambda made: -(made.delta or 0.0))

@@ -126,7 +126,7 @@ class RunFolder:
 
     def _recall(self) -> None:
         """Take over what run.json says."""
-        state = _read_state(self.path)
+        state = read_state(self.path)
         with _undamaged(self.path / "run.json"):
             found = state["experiment"]["name"]
             self.cells = {record.id: record for record in map(CellRecord.from_dict, state["cells"])}
@@ -294,7 +294,7 @@ class RunFolder:
 def load_run(path: str | Path) -> Run:
     """Read a run folder back. Raises RunFolderError where it is none."""
     folder = Path(path)
-    state = _read_state(folder)
+    state = read_state(folder)
     with _undamaged(folder / "run.json"):
         experiment = parse_experiment(state["experiment"], str(folder / "run.json"))
         cells = tuple(CellRecord.from_dict(cell) for cell in state["cells"])
@@ -401,7 +401,7 @@ def newest_unfinished(parent: Path, experiment: str) -> Path | None:
     found = []
     for path in parent.glob("*/run.json"):
         with suppress(RunFolderError), _undamaged(path):
-            state = _read_state(path.parent)
+            state = read_state(path.parent)
             if state["experiment"]["name"] == experiment and not state["finished"]:
                 found.append((str(state["environment"]["started_at"]), path.parent))
     return max(found)[1] if found else None
@@ -430,7 +430,8 @@ def _undamaged(path: Path) -> Iterator[None]:
         raise RunFolderError(f"{path} is damaged, or from another effortbench: {type(error).__name__} {error}") from error
 
 
-def _read_state(folder: Path) -> dict[str, Any]:
+def read_state(folder: Path) -> dict[str, Any]:
+    """run.json as it stands. Raises RunFolderError where there is none, or it is damaged or of another schema."""
     try:
         state: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:

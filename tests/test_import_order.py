@@ -15,8 +15,8 @@ FILES = sorted((ROOT / "bench").rglob("*.py"))
 
 # From top to bottom, as docs and DESIGN list them. Files of one folder may import one another.
 ORDER = (
-    "errors stats answer_words answers languages experiment records phases jobs harmony models taskfile catalog rows meter store "
-    "comparison card sanity repeats transfer gate language_guard costs baseline judging "
+    "errors stats answer_words answers languages experiment records phases jobs harmony models taskfile catalog rows meter store runs "
+    "comparison pareto card sanity repeats transfer gate language_guard costs baseline judging history "
     "finetune engines lm report plan saving fabricate worker executors runner console cli"
 ).split()
 STRANGERS = {"finetune", "engines", "lm", "report"}  # do not import one another; worker and runner join them
@@ -26,7 +26,7 @@ HANDED_TO_LM = {"bench.engines.Engine", "bench.engines.Generation", "bench.engin
 EMBEDDED_USES = {"errors", "experiment", "records", "harmony"}
 
 HEAVY = {"torch", "transformers", "unsloth", "trl", "peft", "datasets", "accelerate", "lm_eval", "matplotlib"}
-MAY_IMPORT_HEAVY = {"finetune", "engines", "lm", "fabricate", "embedded", "report/figures"}
+MAY_IMPORT_HEAVY = {"finetune", "engines", "lm", "fabricate", "embedded", "report/figures", "report/maps"}
 LIGHT_COMMANDS = ["cli", "plan", "store", "comparison", "gate", "report", "runner"]
 
 

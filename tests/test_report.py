@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import dataclasses
-import fcntl
 import functools
-import itertools
 import json
-import os
 import re
-import select
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+from chromium import Browser
 from fabricated import fabricate_experiment, fabricate_run, fabricate_zero_run
 
 from bench.comparison import compare
@@ -411,12 +406,15 @@ def test_report_needs_neither_torch_nor_matplotlib_to_be_imported() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parent.parent).returncode == 0
 
 
-def test_a_page_over_a_hundred_thousand_samples_stays_small(tmp_path: Path) -> None:
+def test_a_page_over_a_hundred_thousand_samples_stays_small_but_for_the_answers_it_carries(tmp_path: Path) -> None:
     run = made_up("pass")
     times = -(-100_000 // len(run.samples))
     parts = [run.samples.assign(item_id=run.samples["item_id"] + f"/{copy}") for copy in range(times)]
     run = dataclasses.replace(run, samples=pd.concat(parts, ignore_index=True))
-    assert len(written(run, tmp_path)) < 2_000_000
+    html = written(run, tmp_path)
+    carried = sum(map(len, re.findall(r'<script type="application/gzip".*?</script>', html, re.DOTALL)))
+    assert len(html) - carried < 2_000_000
+    assert carried < 100 * len(run.samples)
 
 
 # What it quotes -----------------------------------------------------------------------------------------------------------------
@@ -446,7 +444,7 @@ def test_hostile_text_is_shown_and_never_obeyed(tmp_path: Path) -> None:
     html = written(hostile_run(), tmp_path)
     page = Page(html)
     assert page.open == []
-    assert [tag for tag, _ in page.tags].count("script") == 1
+    assert all(attrs == {} or attrs["type"] == "application/gzip" for tag, attrs in page.tags if tag == "script")
     assert not [attrs for tag, attrs in page.tags if tag == "img" or any(name.startswith("on") for name in attrs)]
     assert "<script>alert(1)</script>" in page.text
     assert "\u202e" not in html
@@ -609,97 +607,6 @@ def test_summary_has_the_verdict_a_table_and_one_picture(verdict: VerdictName, r
 # In a real browser --------------------------------------------------------------------------------------------------------------
 
 
-class Browser:
-    """Headless Chromium, spoken to over its debugging pipe; no driver and no port."""
-
-    def __init__(self, program: str, profile: Path) -> None:
-        ours_in, theirs_out = os.pipe()
-        theirs_in, ours_out = os.pipe()
-        ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)]
-        flags = (
-            "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-            "--disable-component-update --disable-sync --disable-dev-shm-usage --remote-debugging-pipe"
-        )
-        shell = f'exec "$0" {flags} --user-data-dir="$1" about:blank 3<&{ends[0]} 4>&{ends[1]}'
-        quiet = subprocess.DEVNULL
-        self.process = subprocess.Popen(
-            ["bash", "-c", shell, program, str(profile)], pass_fds=ends, stdin=quiet, stdout=quiet, stderr=quiet
-        )
-        for end in (theirs_in, theirs_out, *ends):
-            os.close(end)
-        self.read_end, self.write_end = ours_in, ours_out
-        self.waiting = b""
-        self.events: list[dict[str, Any]] = []
-        self.numbers = itertools.count(1)
-        self.session: dict[str, str] = {}
-        page = next(target for target in self.call("Target.getTargets")["targetInfos"] if target["type"] == "page")
-        attached = self.call("Target.attachToTarget", targetId=page["targetId"], flatten=True)
-        self.session = {"sessionId": attached["sessionId"]}
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.call(f"{domain}.enable")
-
-    def call(self, method: str, **params: Any) -> dict[str, Any]:
-        number = next(self.numbers)
-        message = {"id": number, "method": method, "params": params} | self.session
-        os.write(self.write_end, json.dumps(message).encode() + b"\0")
-        while (answer := self.receive()).get("id") != number:
-            self.events.append(answer)
-        assert "error" not in answer, answer
-        return dict(answer["result"])
-
-    def receive(self, timeout_s: float = 60) -> dict[str, Any]:
-        while b"\0" not in self.waiting:
-            ready, _, _ = select.select([self.read_end], [], [], timeout_s)
-            assert ready, f"the browser said nothing for {timeout_s} s"
-            part = os.read(self.read_end, 1 << 20)
-            assert part, "the browser has gone"
-            self.waiting += part
-        message, _, self.waiting = self.waiting.partition(b"\0")
-        return dict(json.loads(message))
-
-    def open(self, page: Path, width: int, dark: bool = False) -> None:
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=1, mobile=width < 500)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.events.clear()
-        self.call("Page.navigate", url=page.as_uri())
-        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
-            self.events.append(self.receive())
-
-    def evaluate(self, expression: str) -> Any:
-        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in result, result
-        return result["result"].get("value")
-
-    def complaints(self) -> list[dict[str, Any]]:
-        loud = ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled")
-        return [event for event in self.events if event.get("method") in loud]
-
-    def requests(self) -> list[str]:
-        return [event["params"]["request"]["url"] for event in self.events if event.get("method") == "Network.requestWillBeSent"]
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError, AssertionError):
-            self.call("Browser.close")
-        try:
-            self.process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        os.close(self.read_end)
-        os.close(self.write_end)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("no chromium on this machine: apt-get install chromium")
-    opened = Browser(program, tmp_path_factory.mktemp("profile"))
-    yield opened
-    opened.close()
-
-
 @pytest.mark.parametrize("attack", [False, True])
 def test_browser_opens_the_page_without_errors_requests_or_overflow(
     browser: Browser, attack: bool, tmp_path: Path, reports: Reports
@@ -760,3 +667,56 @@ def test_each_phase_of_a_training_has_its_cost_and_a_failed_arm_what_it_reached(
     assert {row[0].small for row in table.rows} == {"failed"}
     assert 'id="training-phases"' in written(phased, tmp_path / "page")
     assert training_phases(run) is None
+
+
+def test_dark_and_print_styles_are_of_their_own(browser: Browser, reports: Reports) -> None:
+    page = reports("pass") / "report" / "index.html"
+    colour = "getComputedStyle(document.body).backgroundColor"
+    browser.open(page, 1280)
+    light = browser.evaluate(colour)
+    browser.open(page, 1280, dark=True)
+    dark = browser.evaluate(colour)
+    assert light != dark
+    assert sum(map(int, re.findall(r"\d+", dark)[:3])) < 100
+    browser.call("Emulation.setEmulatedMedia", media="print", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    assert browser.evaluate(colour) == "rgb(255, 255, 255)"
+    for hidden in ("nav", ".copy", "#answers"):
+        assert browser.evaluate(f"getComputedStyle(document.querySelector({hidden!r})).display") == "none"
+    for shown in ("#verdict", "#flips", "#provenance", "figure svg"):
+        assert browser.evaluate(f"getComputedStyle(document.querySelector({shown!r})).display") != "none"
+    browser.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert browser.evaluate("[...document.querySelectorAll('details.flip')].every((one) => one.open)")
+    browser.call("Emulation.setEmulatedMedia", media="")
+
+
+def test_keyboard_reaches_what_a_mouse_reaches(browser: Browser, reports: Reports) -> None:
+    browser.open(reports("pass") / "report" / "index.html", 1280)
+    browser.press("Tab")
+    assert browser.evaluate("document.activeElement.className") == "skip"
+    seen = set()
+    for _ in range(400):
+        browser.press("Tab")
+        seen.add(browser.evaluate("(({id, className, tagName, name}) => id || name || className || tagName)(document.activeElement)"))
+        if {"answers-list", "answers-detail"} <= seen:
+            break
+    assert {"sort", "scroll", "arm", "search", "answers-list", "answers-detail"} <= seen
+    browser.evaluate("document.querySelector('#selection-table .sort').focus()")
+    browser.call("Input.dispatchKeyEvent", type="keyDown", key="Enter", code="Enter", text="\r", windowsVirtualKeyCode=13)
+    assert browser.evaluate("document.querySelector('#selection-table th').getAttribute('aria-sort')") == "ascending"
+
+
+def test_levels_carry_their_interval_and_number_of_problems(reports: Reports) -> None:
+    html = html_in(reports("pass"))
+    gates = re.search(r'<table id="gates-table">.*?</table>', html, re.DOTALL)
+    assert gates is not None
+    assert len(re.findall(r'title="95 % interval [^"]*; 120\u00a0problems"', gates.group())) == 4  # before and after, two gates
+    selection = re.search(r'<table id="selection-table">.*?</table>', html, re.DOTALL)
+    assert selection is not None
+    assert len(re.findall(r'title="95 % interval [^"]*; 20\u00a0problems"', selection.group())) == 8  # two numbers of four arms
+    assert "stories@gate: 120\u00a0problems" in html
+
+
+def test_provenance_says_how_to_get_there_and_what_is_not_known(reports: Reports) -> None:
+    page = Page(html_in(reports("pass"))).text
+    assert "git checkout 0f3c9a1be2d47765c1b2f7f2bb1d4bb0a7be9f10 effortbench bench embedded" in page
+    assert re.search(r"Noise floor Unknown: no canary was asked again", page)

@@ -39,9 +39,10 @@ class CellSummary:
 class Cells:
     """All cells of a run's samples. A cell without any value of a metric is None."""
 
-    def __init__(self, samples: pd.DataFrame) -> None:
-        """Keep the samples; nothing is computed before it is asked for."""
+    def __init__(self, samples: pd.DataFrame, reference: str = "base") -> None:
+        """Keep the samples; nothing is computed before it is asked for. Changes are against the arm `reference`."""
         self._samples = samples
+        self._reference = reference
         self._tables: dict[str, dict[Key, CellSummary]] = {}
         self._groups: dict[Key, pd.DataFrame] = {}
 
@@ -58,8 +59,8 @@ class Cells:
         return any(key[:3] == (arm, suite, split) for key in self._table(metric))
 
     def language_change(self, metric: str, arm: str, suite: str, split: str, language: str, effort: str) -> Comparison | None:
-        """The arm against base in one language, paired by problem; None where either has no such cell."""
-        before, after = (self._group((name, suite, split, language, effort)) for name in ("base", arm))
+        """The arm against the reference in one language, paired by problem; None where either has no such cell."""
+        before, after = (self._group((name, suite, split, language, effort)) for name in (self._reference, arm))
         if before is None or after is None:
             return None
         return compare(before, after, suite=suite, split=split, effort=effort, metric=metric)

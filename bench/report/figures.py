@@ -23,6 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
+from bench.pareto import pareto_points
 from bench.records import OUTCOMES, Run
 from bench.report import words
 from bench.report.cells import Cells, CellSummary
@@ -34,6 +35,9 @@ BASE, CHOSEN = "#6c7687", "#0a5fb8"
 OTHERS = ("#b85c00", "#007a5e", "#a3428c", "#2f8fc4", "#8a6d00", "#c0392b", "#4f5fc4", "#3f7f2e")
 """Okabe-Ito's order of hues, darkened to 3:1 against white."""
 MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "*", "p")
+COSTS = {"output_tokens": "tokens", "latency_s": "latency"}
+SURE = 0.95
+"""Share of draws above which a point is taken to be in the Pareto set."""
 OUTCOME_STYLE = {
     "correct": ("#3d8fd1", ""),
     "wrong": ("#c3cad4", ""),
@@ -47,7 +51,7 @@ _VARIABLES = {
     **{colour: f"--arm-{position}" for position, colour in enumerate(OTHERS)},
     **{colour: f"--outcome-{outcome.replace('_', '-')}" for outcome, (colour, _) in OUTCOME_STYLE.items()},
 }  # fmt: skip
-_STYLE: dict[str, Any] = {
+STYLE: dict[str, Any] = {
     "font.family": ["DejaVu Sans"], "font.size": 9, "axes.titlesize": 9.5, "axes.labelsize": 9, "legend.fontsize": 8.5,
     "xtick.labelsize": 9, "ytick.labelsize": 9, "text.color": INK, "axes.labelcolor": MUTED, "axes.titlecolor": INK,
     "xtick.color": MUTED, "ytick.color": MUTED, "xtick.labelcolor": INK, "ytick.labelcolor": INK, "axes.edgecolor": GRID,
@@ -74,7 +78,9 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class Look:
+    """How an arm is drawn, the same in every figure."""
+
     colour: str
     marker: str
     filled: bool
@@ -84,20 +90,28 @@ class _Look:
 
 def draw_all(run: Run, focus: Focus, cells: Cells) -> dict[str, Figure]:
     """Every figure that has data, by name."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         drawn = [figure for figure in _figures(run, focus, cells) if figure is not None]
     return {figure.name: figure for figure in drawn}
 
 
 def _figures(run: Run, focus: Focus, cells: Cells) -> Iterator[Figure | None]:
+    from bench.report import maps  # draws with what is defined here
+
     for suite, split in focus.data:
         yield accuracy_by_effort(focus, cells, suite, split)
-        yield accuracy_by_tokens(focus, cells, suite, split)
+        yield accuracy_by_cost(run, focus, cells, suite, split, "output_tokens")
+    yield accuracy_by_cost(run, focus, cells, focus.suite, focus.split, "latency_s")
     yield by_language(focus, cells, "accuracy", "accuracy-by-language", "Accuracy by language and effort")
     yield by_language(focus, cells, "reasoning_language_fidelity", "reasoning-language", "Reasoning in the asked language")
+    yield maps.language_map(focus, cells)
+    yield maps.against_published(run, focus, cells)
     yield outcomes(focus, cells)
     yield token_distribution(run, focus)
+    yield maps.grid_map(run, focus, cells)
     yield training_loss(run, focus)
+    yield maps.training_memory(run, focus)
+    yield maps.phase_costs(run, focus)
 
 
 def accuracy_by_effort(focus: Focus, cells: Cells, suite: str, split: str) -> Figure | None:
@@ -105,10 +119,10 @@ def accuracy_by_effort(focus: Focus, cells: Cells, suite: str, split: str) -> Fi
     arms = [arm for arm in focus.arms if any(cells.overall("accuracy", arm, suite, split, effort) for effort in focus.efforts)]
     if not arms:
         return None
-    canvas, axes = _canvas(3.3)
+    canvas, axes = new_canvas(3.3)
     width = min(0.16, 0.7 / len(arms))
     for position, arm in enumerate(arms):
-        look = _look(focus, arm)
+        look = look_of(focus, arm)
         offset = (position - (len(arms) - 1) / 2) * width
         found = [(x, cells.overall("accuracy", arm, suite, split, effort)) for x, effort in enumerate(focus.efforts)]
         _points(axes, [(x + offset, cell) for x, cell in found if cell], look, arm)
@@ -118,8 +132,8 @@ def accuracy_by_effort(focus: Focus, cells: Cells, suite: str, split: str) -> Fi
     for edge in range(len(focus.efforts) - 1):
         axes.axvline(edge + 0.5, color=GRID, linewidth=0.8)
     _share_axis(axes, "y")
-    _legend(axes, len(arms))
-    return _finish(
+    add_legend(axes, len(arms))
+    return finish(
         canvas,
         _named("accuracy-by-effort", focus, suite, split),
         f"Accuracy by effort, {suite}@{split}",
@@ -129,20 +143,20 @@ def accuracy_by_effort(focus: Focus, cells: Cells, suite: str, split: str) -> Fi
     )
 
 
-def accuracy_by_tokens(focus: Focus, cells: Cells, suite: str, split: str) -> Figure | None:
-    """Accuracy against what it costs; one line an arm, one point an effort."""
-    canvas, axes = _canvas(3.3)
+def accuracy_by_cost(run: Run, focus: Focus, cells: Cells, suite: str, split: str, cost: str) -> Figure | None:
+    """Accuracy against what it costs, in tokens or time; one line an arm, one point an effort, the Pareto set ringed."""
+    canvas, axes = new_canvas(3.3)
     drawn: list[str] = []
     for arm in focus.arms:
         pairs = [
             (effort, tokens, accuracy)
             for effort in focus.efforts
-            if (tokens := cells.overall("output_tokens", arm, suite, split, effort))
+            if (tokens := cells.overall(cost, arm, suite, split, effort))
             and (accuracy := cells.overall("accuracy", arm, suite, split, effort))
         ]
         if not pairs:
             continue
-        look = _look(focus, arm)
+        look = look_of(focus, arm)
         drawn.append(arm)
         axes.errorbar(
             [tokens.mean for _, tokens, _ in pairs],
@@ -158,20 +172,36 @@ def accuracy_by_tokens(focus: Focus, cells: Cells, suite: str, split: str) -> Fi
                 axes.annotate(effort, (tokens.mean, accuracy.mean), place, textcoords="offset points", color=MUTED, fontsize=8.5)
     if not drawn:
         return None
-    axes.set_xlabel("mean output tokens of an answer")
+    members = _ring(axes, run, suite, split, cost)
+    axes.set_xlabel("mean output tokens of an answer" if cost == "output_tokens" else "mean latency of an answer, seconds")
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.margins(x=0.1)
     axes.set_xlim(left=min(0, axes.get_xlim()[0]) if axes.get_xlim()[0] < 20 else None)
     _share_axis(axes, "y")
-    _legend(axes, len(drawn))
-    return _finish(
+    add_legend(axes, len(drawn))
+    return finish(
         canvas,
-        _named("accuracy-by-tokens", focus, suite, split),
-        f"Accuracy against tokens, {suite}@{split}",
-        "Up and to the left is better. Each line joins one arm's efforts; bars are 95 % intervals clustered by problem.",
-        f"Accuracy against mean output tokens on {suite}@{split} for {words.listed(drawn)}. "
-        + _spoken(cells, "output_tokens", _strong(focus, drawn), suite, split, focus.efforts),
+        _named(f"accuracy-by-{COSTS[cost]}", focus, suite, split),
+        f"Accuracy against {COSTS[cost]}, {suite}@{split}",
+        "Up and to the left is better. Each line joins one arm's efforts; bars are 95 % intervals clustered by problem. Ring: no other is "
+        "both as accurate and as cheap in 95 % of 1,000 draws of the problems; dotted: in 5 % to 95 % of them.",
+        f"Accuracy against mean {words.metric_words(cost).name} on {suite}@{split} for {words.listed(drawn)}. "
+        + _spoken(cells, cost, _strong(focus, drawn), suite, split, focus.efforts)
+        + (f" In the Pareto set: {members}." if members else ""),
     )
+
+
+def _ring(axes: Axes, run: Run, suite: str, split: str, cost: str) -> str:
+    """Ring the points that may be in the Pareto set; their names and shares of draws."""
+    samples = run.samples[(run.samples["suite"] == suite) & (run.samples["split"] == split)]
+    found = [point for point in pareto_points(samples, cost) if point.share >= 1 - SURE]
+    for sure, style in ((True, "solid"), (False, (0, (1, 1.5)))):
+        ringed = [point for point in found if (point.share >= SURE) == sure]
+        axes.scatter(
+            [point.cost for point in ringed], [point.accuracy for point in ringed],
+            s=150, marker="o", facecolors="none", edgecolors=INK, linewidths=1.2, linestyles=style, zorder=4,
+        )  # fmt: skip
+    return ", ".join(f"{point.arm} at {point.effort} effort ({words.share(point.share, 0)})" for point in found)
 
 
 def by_language(focus: Focus, cells: Cells, metric: str, name: str, title: str) -> Figure | None:
@@ -187,7 +217,7 @@ def by_language(focus: Focus, cells: Cells, metric: str, name: str, title: str) 
         for position, arm in enumerate(arms):
             offset = (position - (len(arms) - 1) / 2) * min(0.26, 0.7 / len(arms))
             found = _language_cells(focus, cells, metric, arm, effort)
-            _points(axes, [(row + offset, cell) for row, cell in found], _look(focus, arm), arm, sideways=True)
+            _points(axes, [(row + offset, cell) for row, cell in found], look_of(focus, arm), arm, sideways=True)
         axes.set_title(f"{effort} effort")
         axes.grid(axis="y", visible=False)
         _share_axis(axes, "x", compact=True)
@@ -195,7 +225,7 @@ def by_language(focus: Focus, cells: Cells, metric: str, name: str, title: str) 
     panels[0].set_ylim(len(focus.languages) - 0.5, -0.5)
     handles, labels = panels[-1].get_legend_handles_labels()
     canvas.legend(handles, labels, loc="outside lower left", ncols=min(len(arms), 4), handletextpad=0.3, columnspacing=1.4)
-    return _finish(
+    return finish(
         canvas,
         name,
         title,
@@ -214,7 +244,7 @@ def outcomes(focus: Focus, cells: Cells) -> Figure | None:
     ]
     if not rows:
         return None
-    canvas, axes = _canvas(1.0 + 0.3 * len(rows))
+    canvas, axes = new_canvas(1.0 + 0.3 * len(rows))
     left = np.zeros(len(rows))
     for outcome in OUTCOMES:
         shares = np.array([cell.outcomes.get(outcome, 0.0) for _, cell in rows])
@@ -231,8 +261,8 @@ def outcomes(focus: Focus, cells: Cells) -> Figure | None:
     axes.grid(axis="y", visible=False)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    _legend(axes, len(OUTCOMES))
-    return _finish(
+    add_legend(axes, len(OUTCOMES))
+    return finish(
         canvas,
         "outcomes",
         f"What became of every answer, {focus.place}",
@@ -253,11 +283,11 @@ def token_distribution(run: Run, focus: Focus) -> Figure | None:
     rows = [(effort, arm) for effort in focus.efforts for arm in focus.compared if (effort, arm) in lengths]
     if not rows:
         return None
-    canvas, axes = _canvas(0.9 + 0.3 * len(rows))
+    canvas, axes = new_canvas(0.9 + 0.3 * len(rows))
     spoken = []
     for position, (effort, arm) in enumerate(rows):
         low, lower, middle, upper, high = np.quantile(lengths[effort, arm], [0.05, 0.25, 0.5, 0.75, 0.95])
-        colour = _look(focus, arm).colour
+        colour = look_of(focus, arm).colour
         axes.plot([low, high], [position, position], color=colour, linewidth=1.4, solid_capstyle="round")
         axes.barh(position, upper - lower, left=lower, height=0.46, color=colour, alpha=0.35, edgecolor=colour, linewidth=1.2)
         axes.plot([middle], [position], marker="|", markersize=12, markeredgewidth=2.4, color=INK)
@@ -267,7 +297,7 @@ def token_distribution(run: Run, focus: Focus) -> Figure | None:
     axes.grid(axis="y", visible=False)
     axes.set_xlim(left=0)
     axes.set_xlabel("output tokens of an answer")
-    return _finish(
+    return finish(
         canvas,
         "token-distribution",
         f"How long answers are, {focus.place}",
@@ -281,9 +311,9 @@ def training_loss(run: Run, focus: Focus) -> Figure | None:
     arms = [arm for arm, training in run.training.items() if len(training.losses) > 1]
     if not arms:
         return None
-    canvas, axes = _canvas(3.1)
+    canvas, axes = new_canvas(3.1)
     for arm in sorted(arms, key=lambda arm: arm == focus.chosen):
-        training, look = run.training[arm], _look(focus, arm)
+        training, look = run.training[arm], look_of(focus, arm)
         steps = np.array([point["step"] for point in training.losses])
         losses = np.array([point["loss"] for point in training.losses], dtype=float)
         if training.shared_run not in arms or training.shared_run == arm:  # else the longer arm's curve is this one's too
@@ -304,9 +334,9 @@ def training_loss(run: Run, focus: Focus) -> Figure | None:
     axes.set_ylabel("training loss")
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    _legend(axes, len(arms))
+    add_legend(axes, len(arms))
     ends = [f"{arm} {words.first_to_last([point['loss'] for point in run.training[arm].losses])}" for arm in arms]
-    return _finish(
+    return finish(
         canvas,
         "training-loss",
         "Training loss",
@@ -315,25 +345,96 @@ def training_loss(run: Run, focus: Focus) -> Figure | None:
     )
 
 
-def _canvas(height: float) -> tuple[Canvas, Axes]:
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line of a figure over releases."""
+
+    label: str
+    points: tuple[CellSummary | None, ...]
+    """One a release; None where it was not measured."""
+    steps: frozenset[int]
+    """Releases that differ from the one before by more than chance."""
+    breaks: frozenset[int]
+    """Releases that cannot be compared with the one before: the line is interrupted there."""
+
+
+def over_releases(name: str, title: str, metric: str, labels: list[str], series: list[Series]) -> Figure | None:
+    """A metric from release to release, a line an effort, steps ringed; None where nothing was measured."""
+    shown = [one for one in series if any(one.points)]
+    if not shown:
+        return None
+    with matplotlib.rc_context(STYLE):
+        canvas, axes = new_canvas(3.0)
+        colours = (OTHERS[0], OTHERS[1], CHOSEN)
+        for position, one in enumerate(shown):
+            colour, marker = colours[position % len(colours)], MARKERS[1 + position]
+            _release_line(axes, one, colour, marker)
+        axes.set_xticks(range(len(labels)), labels, rotation=0 if len(labels) < 5 else 40, ha="center" if len(labels) < 5 else "right")
+        axes.set_xlim(-0.4, len(labels) - 0.6)
+        if words.metric_words(metric).unit == "share" and metric != "memory":
+            _share_axis(axes, "y")
+        else:
+            axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _amount(metric, value)))
+        add_legend(axes, len(shown))
+        ends = [f"{one.label}: {_ends(metric, one)}" for one in shown]
+        return finish(
+            canvas,
+            name,
+            title,
+            "One value a release."
+            if metric == "memory"
+            else "Bars: 95 % interval, clustered by problem. Ring: a step from the release before. A gap: not comparable with it.",
+            f"{title}, {words.plural(len(labels), 'release')}, first to last. {'; '.join(ends)}.",
+        )
+
+
+def _amount(metric: str, value: float) -> str:
+    return f"{value:.2f} GiB" if metric == "memory" else words.level(metric, value)
+
+
+def _ends(metric: str, one: Series) -> str:
+    means = [point.mean for point in one.points if point]
+    steps = f", {words.plural(len(one.steps), 'step')}" if one.steps else ""
+    return f"{_amount(metric, means[0])} to {_amount(metric, means[-1])}{steps}"
+
+
+def _release_line(axes: Axes, one: Series, colour: str, marker: str) -> None:
+    found = [(place, point) for place, point in enumerate(one.points) if point]
+    places, means = [place for place, _ in found], [point.mean for _, point in found]
+    bars: dict[str, Any] = {"linestyle": "none", "marker": marker, "color": colour, "markersize": 6, "elinewidth": 1.4}
+    axes.errorbar(places, means, yerr=_errors([point for _, point in found]), label=one.label, **bars)
+    for (left, before), (right, after) in zip(found, found[1:], strict=False):
+        if right not in one.breaks:
+            axes.plot([left, right], [before.mean, after.mean], color=colour, linewidth=1.4)
+    ringed = [(place, point.mean) for place, point in found if place in one.steps]
+    axes.plot(
+        [place for place, _ in ringed], [mean for _, mean in ringed],
+        linestyle="none", marker="o", markersize=14, markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1.4,
+    )  # fmt: skip
+
+
+def new_canvas(height: float) -> tuple[Canvas, Axes]:
+    """One panel, WIDTH wide; `height` in inches."""
     canvas = Canvas(figsize=(WIDTH, height), layout="constrained")
     return canvas, canvas.subplots()
 
 
-def _look(focus: Focus, arm: str) -> _Look:
-    if arm == "base":
-        return _Look(BASE, "s", False, True)
+def look_of(focus: Focus, arm: str) -> Look:
+    """Reference grey and hollow, chosen blue and round, the others by their place in the grid."""
+    if arm == focus.reference:
+        return Look(BASE, "s", False, True)
     if arm == focus.chosen:
-        return _Look(CHOSEN, "o", True, True)
-    position = [name for name in focus.arms if name not in ("base", focus.chosen)].index(arm) if arm in focus.arms else 0
-    return _Look(OTHERS[position % len(OTHERS)], MARKERS[1 + position % (len(MARKERS) - 1)], True, False)
+        return Look(CHOSEN, "o", True, True)
+    position = [name for name in focus.arms if name not in (focus.reference, focus.chosen)].index(arm) if arm in focus.arms else 0
+    return Look(OTHERS[position % len(OTHERS)], MARKERS[1 + position % (len(MARKERS) - 1)], True, False)
 
 
 def _strong(focus: Focus, arms: list[str]) -> list[str]:
-    return [arm for arm in arms if _look(focus, arm).strong] or arms
+    return [arm for arm in arms if look_of(focus, arm).strong] or arms
 
 
-def _line(look: _Look) -> dict[str, Any]:
+def _line(look: Look) -> dict[str, Any]:
     return {
         "color": look.colour,
         "marker": look.marker,
@@ -348,7 +449,7 @@ def _line(look: _Look) -> dict[str, Any]:
     }
 
 
-def _points(axes: Axes, found: list[tuple[float, CellSummary]], look: _Look, label: str, sideways: bool = False) -> None:
+def _points(axes: Axes, found: list[tuple[float, CellSummary]], look: Look, label: str, sideways: bool = False) -> None:
     """Points with intervals; `sideways` puts the value on x."""
     if not found:
         return
@@ -384,7 +485,8 @@ def _share_axis(axes: Axes, which: str, compact: bool = False) -> None:
         axes.set_xlabel("%")
 
 
-def _legend(axes: Axes, entries: int) -> None:
+def add_legend(axes: Axes, entries: int) -> None:
+    """Above the panel, in one line where it fits."""
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(-0.02, 1.0),
@@ -422,7 +524,8 @@ def _named(name: str, focus: Focus, suite: str, split: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{name}-{suite}-{split}")
 
 
-def _finish(canvas: Canvas, name: str, title: str, caption: str, alt: str) -> Figure:
+def finish(canvas: Canvas, name: str, title: str, caption: str, alt: str) -> Figure:
+    """Both pictures of a drawn canvas."""
     png, svg = io.BytesIO(), io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # names may be in any script

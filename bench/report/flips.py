@@ -58,18 +58,18 @@ class Flips:
 
 def find_flips(run: Run, focus: Focus) -> tuple[Flips, Flips] | None:
     """(right to wrong, wrong to right) of the chosen arm at the focused effort; None where there is nothing to pair."""
-    if focus.chosen is None or not {"base", focus.chosen} <= set(focus.compared):
+    if focus.chosen is None or not {focus.reference, focus.chosen} <= set(focus.compared):
         return None
     samples = run.samples
     here = (samples["suite"] == focus.suite) & (samples["split"] == focus.split) & (samples["effort"] == focus.effort)
     scored = samples.loc[here & samples["score"].notna(), ["arm", "score", *_PAIR, *_TOLD]]
-    before, after = (scored[scored["arm"] == arm] for arm in ("base", focus.chosen))
+    before, after = (scored[scored["arm"] == arm] for arm in (focus.reference, focus.chosen))
     pairs = before.merge(after, on=_PAIR, suffixes=("_before", "_after"))
     was_right, is_right = pairs["score_before"] >= 1, pairs["score_after"] >= 1
     lost, gained = _pick(pairs[was_right & ~is_right]), _pick(pairs[~was_right & is_right])
     wanted = {str(row["prompt_hash_after"]) for rows, _ in (lost, gained) for row in rows}
     questions = read_questions(run.folder / "prompts.jsonl", wanted)
-    return _flips(lost, focus.chosen, questions), _flips(gained, focus.chosen, questions)
+    return _flips(lost, focus, questions), _flips(gained, focus, questions)
 
 
 def _pick(pairs: pd.DataFrame) -> tuple[list[dict[str, Any]], int]:
@@ -79,18 +79,18 @@ def _pick(pairs: pd.DataFrame) -> tuple[list[dict[str, Any]], int]:
     return [{str(name): value for name, value in row.items()} for row in pairs.loc[order].to_dict("records")], len(pairs)
 
 
-def _flips(picked: tuple[list[dict[str, Any]], int], arm: str, questions: dict[str, str]) -> Flips:
+def _flips(picked: tuple[list[dict[str, Any]], int], focus: Focus, questions: dict[str, str]) -> Flips:
     rows, total = picked
-    return Flips(total, tuple(_flip(row, arm, questions) for row in rows))
+    return Flips(total, tuple(_flip(row, focus.reference, str(focus.chosen), questions) for row in rows))
 
 
-def _flip(row: dict[str, Any], arm: str, questions: dict[str, str]) -> Flip:
+def _flip(row: dict[str, Any], reference: str, arm: str, questions: dict[str, str]) -> Flip:
     return Flip(
         language=words.harmless(str(row["language"]), 40),
         item_id=words.harmless(str(row["item_id"]), 120),
         target=words.harmless(str(row["target_after"]), 400),
         question=questions.get(str(row["prompt_hash_after"])),
-        before=_reply(row, "base", "before"),
+        before=_reply(row, reference, "before"),
         after=_reply(row, arm, "after"),
     )
 

@@ -11,6 +11,19 @@ from bench.records import SEVERITY, Comparison, Run, Verdict, VerdictName
 
 
 @dataclass(frozen=True, slots=True)
+class Pair:
+    """Two runs shown as one: an arm of each, and how the runs differ."""
+
+    before: str
+    """Name of the earlier run's arm in the joined run."""
+    after: str
+    runs: tuple[str, str]
+    """What the two are called: run folders."""
+    differences: tuple[tuple[str, str, str], ...]
+    """(what, before, after) of all that may matter and is not the same."""
+
+
+@dataclass(frozen=True, slots=True)
 class Focus:
     """The choices every part of the report shares."""
 
@@ -28,6 +41,10 @@ class Focus:
     """The effort that is gated, or selected on, or the highest."""
     taught: frozenset[str] | None = None
     """Those of `languages` that the fine-tuning rows reason in; None where no record says."""
+    pair: Pair | None = None
+    """Set where two runs are compared."""
+    reference: str = "base"
+    """The arm that others are compared with."""
 
     @property
     def suite(self) -> str:
@@ -45,7 +62,7 @@ class Focus:
         return f"{self.suite}@{self.split}"
 
 
-def focus_on(run: Run) -> Focus | None:
+def focus_on(run: Run, pair: Pair | None = None) -> Focus | None:
     """None where a run has no samples at all."""
     seen = run.samples[["arm", "suite", "split", "language", "effort"]].drop_duplicates()
     if seen.empty:
@@ -55,9 +72,9 @@ def focus_on(run: Run) -> Focus | None:
     arms = tuple(sorted({str(arm) for arm in seen["arm"]}, key=lambda arm: (rank.get(arm, len(order)), arm)))
     data = _ordered_data(run, list(dict.fromkeys(zip(seen["suite"].astype(str), seen["split"].astype(str), strict=True))))
     here = seen[(seen["suite"] == data[0][0]) & (seen["split"] == data[0][1])]
-    chosen = chosen_arm(run)
+    chosen, reference = (pair.after, pair.before) if pair else (chosen_arm(run), "base")
     with_samples = set(here["arm"].astype(str))
-    compared = tuple(arm for arm in arms if arm in with_samples and (arm in ("base", chosen) or chosen is None))
+    compared = tuple(arm for arm in arms if arm in with_samples and (arm in (reference, chosen) or chosen is None))
     efforts = tuple(effort for effort in EFFORTS if effort in set(seen["effort"]))
     return Focus(
         arms=arms,
@@ -68,6 +85,8 @@ def focus_on(run: Run) -> Focus | None:
         languages=tuple(sorted(here["language"].astype(str).unique())),
         effort=_main_effort(run, efforts),
         taught=_taught(run, here["language"].astype(str).unique()),
+        pair=pair,
+        reference=reference,
     )
 
 
@@ -99,9 +118,9 @@ def asked_gate(run: Run, verdict: Verdict) -> Gate | None:
 
 
 def find_comparison(run: Run, focus: Focus, metric: str, effort: str | None = None, arm: str | None = None) -> Comparison | None:
-    """The comparison with base on the focused data over all languages; None where there is none."""
+    """The comparison with the reference on the focused data over all languages; None where there is none."""
     wanted = (arm or focus.chosen, focus.suite, focus.split, effort or focus.effort, metric)
-    found = [c for c in run.comparisons if (c.arm, c.suite, c.split, c.effort, c.metric) == wanted and c.against == "base"]
+    found = [c for c in run.comparisons if (c.arm, c.suite, c.split, c.effort, c.metric) == wanted and c.against == focus.reference]
     return max(found, key=lambda comparison: len(comparison.languages), default=None)
 
 

@@ -58,8 +58,8 @@ def headline(run: Run, focus: Focus | None, cells: Cells) -> Headline:
     gates = run.verdict.gates if run.verdict else ()
     return Headline(
         verdict=name,
-        word=words.VERDICTS[name] if name else "NO VERDICT",
-        sentence=verdict_sentence(run),
+        word=words.VERDICTS[name] if name else "COMPARED" if focus and focus.pair else "NO VERDICT",
+        sentence=pair_sentence(run, focus) if focus and focus.pair else verdict_sentence(run),
         second=" ".join(part for part in (_count_sentence(run), _chosen_sentence(run, focus)) if part),
         gates=tuple(_gate_line(run, gate) for gate in gates),
         tiles=(*_score_tiles(run, focus, cells), memory_tile(run, focus)),
@@ -77,6 +77,18 @@ def verdict_sentence(run: Run) -> str:
     if not run.experiment.gates:
         return "This experiment has no gates: it measures, and judges nothing."
     return "The gates were not judged." if run.finished else "The run is not finished, so its gates were not judged."
+
+
+def pair_sentence(run: Run, focus: Focus) -> str:
+    """What the later run's arm changed, where two runs are compared and nothing is judged."""
+    found = find_comparison(run, focus, "accuracy")
+    if found is None or found.delta is None:
+        return f"The two runs cannot be compared: {'; '.join(found.invalid_because) if found else 'they share no data'}."
+    interval = f"95{words.NBSP}% interval {words.change_interval('accuracy', found.ci)}"
+    change = words.change("accuracy", found.delta)
+    return (
+        f"{focus.chosen} changes accuracy at {focus.effort} effort by {change} against {focus.reference} ({interval}); nothing is judged."
+    )
 
 
 def gate_sentence(run: Run, gate: Verdict) -> str:
@@ -132,6 +144,8 @@ def _count_sentence(run: Run) -> str:
 
 
 def _chosen_sentence(run: Run, focus: Focus | None) -> str:
+    if focus is not None and focus.pair is not None:
+        return f"A is {focus.pair.runs[0]}, B is {focus.pair.runs[1]}."
     tried = len(run.experiment.arms()) - 1
     failed = f", {len(run.failed_arms)} failed" if run.failed_arms else ""
     if tried == 0:
@@ -171,7 +185,7 @@ def _change_tile(run: Run, focus: Focus, metric: str, title: str) -> Tile:
     found = find_comparison(run, focus, metric)
     title = f"{title}, {focus.effort} effort"
     if found is None or found.delta is None:
-        reasons = "; ".join(found.invalid_because) if found else f"no comparison of {focus.chosen} with base on {focus.place}"
+        reasons = "; ".join(found.invalid_because) if found else f"no comparison of {focus.chosen} with {focus.reference} on {focus.place}"
         return Tile(title, words.UNKNOWN, "", reasons, "")
     number, _, unit = words.change(metric, found.delta).partition(words.NBSP)
     relative = ""
@@ -191,7 +205,7 @@ def memory_tile(run: Run, focus: Focus | None) -> Tile:
     """Peak VRAM, or peak host memory where there is no GPU; a peak nobody measured is unknown."""
     gpu = run.environment.gpu is not None
     kind, unit = ("Peak VRAM", "of the device") if gpu else ("Peak host memory", "no GPU")
-    arms = (focus.chosen, "base") if focus and focus.chosen else None
+    arms = (focus.chosen, focus.reference) if focus and focus.chosen else None
     evaluating = _peak([p.peak_vram_bytes if gpu else p.peak_rss_bytes for p in run.phases if arms is None or p.arm in arms])
     trained = [item for arm, item in run.training.items() if arms is None or arm in arms]
     training = _peak([item.peak_vram_bytes if gpu else item.peak_rss_bytes for item in trained])

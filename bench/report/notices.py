@@ -40,7 +40,7 @@ def _what_was_seen(run: Run, focus: Focus, cells: Cells) -> Iterator[str]:
     yield from _losses_not_gated(run, focus)
     yield from _near_zero(focus, cells)
     yield from _truncated(focus, cells)
-    yield from _emptied(run)
+    yield from _emptied(run, focus.reference)
     yield from _effort_without_effect(run)
     faults = int((run.samples["outcome"] == "error").sum())
     if faults:
@@ -88,14 +88,16 @@ def _truncated(focus: Focus, cells: Cells) -> Iterator[str]:
         )
 
 
-def _emptied(run: Run) -> Iterator[str]:
-    risen = emptied(run.comparisons)
+def _emptied(run: Run, reference: str) -> Iterator[str]:
+    risen = emptied(run.comparisons, reference)
     if risen:
         worst = risen[0]
+        before, after = words.share(worst.before), words.share(worst.after)
+        interval = words.change_interval("empty_analysis", worst.ci)
         yield (
-            f"{worst.arm} thinks less often than base: its analysis channel is empty in {words.share(worst.after)} of the answers on "
-            f"{worst.suite}@{worst.split} at {worst.effort} effort, base's in {words.share(worst.before)} (95{words.NBSP}% interval of the "
-            f"change {words.change_interval('empty_analysis', worst.ci)}){_elsewhere(len(risen) - 1)}."
+            f"{worst.arm} thinks less often than {worst.against}: its analysis channel is empty in {after} of the answers on "
+            f"{worst.suite}@{worst.split} at {worst.effort} effort, {worst.against}'s in {before} (95{words.NBSP}% interval of the "
+            f"change {interval}){_elsewhere(len(risen) - 1)}."
         )
 
 

@@ -1,7 +1,7 @@
 """Headline, tables, figures and pairs -> one self-contained HTML page.
 
 Every value passes through jinja's autoescape; only our own SVG and static files are marked safe. A Content-Security-Policy allows
-the page's one script by its hash and nothing from the network.
+the page's own scripts by their hashes and nothing from the network.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from bench.records import Run
 from bench.report import tables, words
+from bench.report.answers import Answers
 from bench.report.cells import Cells
 from bench.report.figures import Figure
 from bench.report.flips import Flips, find_flips
@@ -36,6 +37,12 @@ NOT_COVERED = (
 )
 
 
+NOISE_FLOOR = (
+    "Unknown: no canary was asked again within this run. How much the same model, asked the same questions twice, differs from itself by "
+    "batch, kernel or machine is not measured here; `effortbench compare` of two runs of base shows it."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Section:
     """One part of the page; left out where it holds nothing."""
@@ -50,10 +57,11 @@ class Section:
     """Closed until asked for."""
 
 
-def render_page(run: Run, focus: Focus | None, cells: Cells, figures: Mapping[str, Figure]) -> str:
+def render_page(run: Run, focus: Focus | None, cells: Cells, figures: Mapping[str, Figure], answers: Answers | None = None) -> str:
     """The whole page as one string."""
     flips = find_flips(run, focus) if focus else None
     experiment_yaml = words.harmless(experiment_text(run), 200_000)
+    scripts = [_asset("page.js"), *([_asset("answers.js")] if answers else [])]
     return (
         _environment()
         .get_template("page.html.jinja")
@@ -62,8 +70,9 @@ def render_page(run: Run, focus: Focus | None, cells: Cells, figures: Mapping[st
             focus=focus,
             name=words.harmless(run.experiment.name, 200),
             style=Markup(_asset("style.css")),
-            script=Markup(_asset("page.js")),
-            policy=_policy(_asset("page.js")),
+            scripts=[Markup(script) for script in scripts],
+            policy=_policy(scripts, loads_beside=bool(answers and answers.beside)),
+            answers=answers,
             headline=headline(run, focus, cells),
             notices=[words.harmless(notice, 600) for notice in notices(run, focus, cells)],
             sections=sections(run, focus, cells, figures),
@@ -71,9 +80,28 @@ def render_page(run: Run, focus: Focus | None, cells: Cells, figures: Mapping[st
             experiment_yaml=experiment_yaml,
             experiment_href="data:application/yaml;base64," + base64.b64encode(experiment_yaml.encode()).decode(),
             environment=_environment_rows(run),
-            command=words.harmless(run.command, 2000),
+            command=words.harmless(_to_reproduce(run), 2000),
+            noise_floor=NOISE_FLOOR,
             not_covered=NOT_COVERED,
             cell_keys=tables.hashes(run),
+        )
+    )
+
+
+def render_history(sentence: str, method: str, problems: list[str], lines: Iterable[object]) -> str:
+    """The page over releases as one string; `lines` are bench.report.history's parts."""
+    script = _asset("page.js")
+    return (
+        _environment()
+        .get_template("history.html.jinja")
+        .render(
+            style=Markup(_asset("style.css")),
+            script=Markup(script),
+            policy=_policy([script]),
+            sentence=sentence,
+            method=method,
+            problems=problems,
+            lines=lines,
         )
     )
 
@@ -95,18 +123,18 @@ def _sections(run: Run, focus: Focus, cells: Cells, figures: Mapping[str, Figure
         "gates",
         "Gates and changes" if run.verdict and run.verdict.gates else "Changes",
         (),
-        [tables.gates(run), tables.changes_by_effort(run, focus)],
+        [tables.gates(run), tables.changes_by_effort(run, focus), tables.differences(focus)],
     )
     yield _section(
         "accuracy",
         "Accuracy",
-        drawn("accuracy-by-effort", "accuracy-by-tokens"),
-        [tables.by_effort(focus, cells, "accuracy", "Accuracy by arm and effort"), tables.repeats(run, focus)],
+        drawn("accuracy-by-effort", "accuracy-by-tokens", "accuracy-by-latency"),
+        [tables.by_effort(focus, cells, "accuracy", "Accuracy by arm and effort"), tables.pareto(run, focus), tables.repeats(run, focus)],
     )
     yield _section(
         "languages",
         "Languages",
-        drawn("accuracy-by-language", "reasoning-language"),
+        drawn("language-map", "accuracy-by-language", "reasoning-language", "against-published"),
         [
             tables.by_training(run, focus),
             tables.changes_by_language(focus, cells, "accuracy", "Change of accuracy by language"),
@@ -131,11 +159,16 @@ def _sections(run: Run, focus: Focus, cells: Cells, figures: Mapping[str, Figure
     yield _section(
         "selection",
         "Selection",
-        drawn(*elsewhere),
+        drawn("grid-map", *elsewhere),
         [tables.selection(run), tables.failed_arms(run)],
         tables.grid(run, focus, cells),
     )
-    yield _section("training", "Training", drawn("training-loss"), [tables.training(run), tables.training_phases(run), tables.phases(run)])
+    yield _section(
+        "training",
+        "Training",
+        drawn("training-loss", "training-memory", "phase-costs"),
+        [tables.training(run), tables.training_phases(run), tables.phases(run)],
+    )
 
 
 def _section(
@@ -163,6 +196,12 @@ def experiment_text(run: Run) -> str:
     """The resolved experiment as YAML, ready to be run again."""
     data = run.experiment.model_dump(mode="json", exclude_none=True)
     return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100))
+
+
+def _to_reproduce(run: Run) -> str:
+    """The commit, where it is on record, and what was typed."""
+    commit = run.environment.git_commit
+    return f"git checkout {commit}\n{run.command}" if commit and not (run.command.startswith("effortbench compare")) else run.command
 
 
 def _environment_rows(run: Run) -> list[tuple[str, str]]:
@@ -214,8 +253,8 @@ def _finalize(value: object) -> object:
     return words.harmless(value, 1_000_000) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _policy(script: str) -> str:
-    """Content-Security-Policy: this script and inline styles, nothing else, from nowhere else."""
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    allowed = f"script-src 'sha256-{digest}'; style-src 'unsafe-inline'"
-    return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
+def _policy(scripts: Iterable[str], loads_beside: bool = False) -> str:
+    """Content-Security-Policy: these scripts, what they load beside the page, and inline styles; nothing else."""
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    allowed = " ".join([f"'sha256-{digest}'" for digest in digests] + (["'strict-dynamic'"] if loads_beside else []))
+    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"

@@ -76,7 +76,7 @@ def _numbers(run: Run, focus: Focus | None, cells: Cells, first: Headline) -> st
     if focus is None:
         return peak
     rows = [_effort_row(run, focus, cells, effort) for effort in focus.efforts]
-    subject = f"{focus.chosen} against base" if focus.chosen else focus.compared[0]
+    subject = f"{focus.chosen} against {focus.reference}" if focus.chosen else focus.compared[0]
     head = (f"{plain(subject)}, {plain(focus.place)}", "accuracy", "output tokens")
     return "\n\n".join(part for part in (_table(head, rows), _by_training(run, focus), peak) if part)
 

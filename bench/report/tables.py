@@ -6,14 +6,16 @@ No statistics are made here. Tables know nothing of HTML; page.py and summary.py
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import inspect
 import itertools
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bench import records
+from bench.pareto import DRAWS, ParetoPoint, pareto_points
 from bench.records import OUTCOMES, Comparison, Run, Training, TrainingPhase, Verdict
 from bench.repeats import repeat_table
 from bench.report import words
@@ -101,16 +103,30 @@ def _gate_row(run: Run, gate: Verdict) -> tuple[Entry, ...]:
     place = f"{gate.arm or 'no arm'} against {gate.against}, {gate.suite}@{gate.split}"
     question = words.question(asked) if asked else f"margin {words.size_of(gate.metric, gate.margin)}"
     flags = ", ".join(flag.replace("_", " ") for flag in (*gate.flags, *(() if gate.required else ("not_required",))))
+    found = next((one for one in run.comparisons if _is_of(one, gate)), None)
     return (
         Entry(gate.name, small=place),
         Entry(words.VERDICTS[gate.verdict], small=flags, tone=gate.verdict),
         Entry(f"{words.metric_words(gate.metric).name}, {gate.effort} effort", small=question),
-        _level(gate.metric, gate.before),
-        _level(gate.metric, gate.after),
+        _level_of(gate.metric, gate.before, found.before_ci if found else None, gate.clusters),
+        _level_of(gate.metric, gate.after, found.after_ci if found else None, gate.clusters),
         change_entry(gate.metric, gate.delta, gate.ci),
         Entry(words.count(gate.clusters) if gate.clusters else words.MISSING, str(gate.clusters)),
         Entry("; ".join(gate.reasons) or words.MISSING),
     )
+
+
+def _is_of(one: Comparison, gate: Verdict) -> bool:
+    """Whether a gate judged this comparison: a gate against the baseline judges another one, which is not in the run's record."""
+    names = ("arm", "against", "suite", "split", "effort", "metric", "before", "after")
+    return all(getattr(one, name) == getattr(gate, name) for name in names)
+
+
+def _level_of(metric: str, value: float | None, ci: tuple[float, float] | None, clusters: int) -> Entry:
+    """A level with its interval, where it is on record, and the number of problems."""
+    interval = words.level_interval(metric, *ci) if ci else ""
+    hint = "; ".join([*([f"95 % interval {interval}"] if interval else []), words.plural(clusters, "problem")])
+    return Entry(words.level(metric, value), _raw(value), interval, hint if words.known(value) else "")
 
 
 def selection(run: Run) -> Table | None:
@@ -130,13 +146,12 @@ def selection(run: Run) -> Table | None:
     rows = []
     for candidate in chosen_by.candidates:
         taken = candidate.arm == chosen_by.chosen
-        drop = candidate.accuracy_drop
         rows.append(
             (
                 Entry(candidate.arm, tone="chosen" if taken else ""),
-                _level(chosen_by.metric, candidate.value),
-                *([_level("accuracy", candidate.accuracy)] if chosen_by.metric != "accuracy" else []),
-                Entry(words.change("accuracy", drop) if drop is not None else words.MISSING, _raw(drop)),
+                _candidate_level(run, candidate, chosen_by.metric, candidate.value),
+                *([_candidate_level(run, candidate, "accuracy", candidate.accuracy)] if chosen_by.metric != "accuracy" else []),
+                _lost(run, candidate),
                 Entry(_taken_words(candidate, taken), tone="chosen" if taken else ""),
                 Entry(candidate.reason or ("another arm is better, or as good and cheaper" if candidate.eligible and not taken else "")),
             )
@@ -146,6 +161,28 @@ def selection(run: Run) -> Table | None:
     rule += f" among arms that lose at most {words.size_of('accuracy', limit)} of accuracy" if limit is not None else ""
     note = f"{rule}; ties go to the cheaper arm. These problems chose the arm, so they do not judge it."
     return Table("selection", "Which arm goes to the gate", columns, tuple(rows), note)
+
+
+def _candidate_level(run: Run, candidate: records.Candidate, metric: str, value: float | None) -> Entry:
+    found = _on_selection(run, candidate, metric)
+    return _level_of(metric, value, found.after_ci, found.clusters) if found else _level(metric, value)
+
+
+def _lost(run: Run, candidate: records.Candidate) -> Entry:
+    """Base minus arm, with the interval of that."""
+    drop, found = candidate.accuracy_drop, _on_selection(run, candidate, "accuracy")
+    if drop is None:
+        return Entry(words.MISSING)
+    interval = words.change_interval("accuracy", (-found.ci[1], -found.ci[0])) if found and found.ci else ""
+    return Entry(words.change("accuracy", drop), _raw(drop), interval, f"95 % interval {interval}" if interval else "")
+
+
+def _on_selection(run: Run, candidate: records.Candidate, metric: str) -> Comparison | None:
+    """The candidate against base on the data that chose."""
+    place = run.selection
+    assert place is not None
+    wanted = (candidate.arm, "base", place.suite, place.split, place.effort, metric)
+    return next((c for c in run.comparisons if (c.arm, c.against, c.suite, c.split, c.effort, c.metric) == wanted), None)
 
 
 def _taken_words(candidate: records.Candidate, taken: bool) -> str:
@@ -198,10 +235,20 @@ def by_effort(focus: Focus, cells: Cells, metric: str, title: str, places: Itera
             rows.append((*where, Entry(arm, tone=tone), *(_cell(metric, cell) for cell in found)))
     if not rows:
         return None
+    asked_of = ", ".join(f"{suite}@{split}: {words.plural(n, 'problem')}" for suite, split, n in _problems(focus, cells, metric, asked))
     data = [Column("data", numeric=False)] if len(asked) > 1 else []
     columns = (*data, Column("arm", numeric=False), *(Column(f"{effort} effort") for effort in focus.efforts))
-    note = _intervals_note(focus) + (_silent_note(focus, cells) if metric == "reasoning_language_fidelity" else "")
+    note = f"{asked_of}. {_intervals_note(focus)}" + (_silent_note(focus, cells) if metric == "reasoning_language_fidelity" else "")
     return Table(f"{metric.replace('_', '-')}-by-effort", title, columns, tuple(rows), note)
+
+
+def _problems(focus: Focus, cells: Cells, metric: str, places: list[tuple[str, str]]) -> Iterator[tuple[str, str, int]]:
+    """(suite, split, most problems that any arm was asked at any effort)."""
+    for suite, split in places:
+        found = [cells.overall(metric, arm, suite, split, effort) for arm in focus.arms for effort in focus.efforts]
+        counts = [cell.clusters for cell in found if cell]
+        if counts:
+            yield suite, split, max(counts)
 
 
 def _intervals_note(focus: Focus) -> str:
@@ -277,7 +324,7 @@ def _final_language(found: tuple[float, float] | None) -> Entry:
 
 
 def changes_by_language(focus: Focus, cells: Cells, metric: str, title: str) -> Table | None:
-    """Language x effort: change of the chosen arm against base, paired by problem."""
+    """Language x effort: change of the chosen arm against the reference, paired by problem."""
     if focus.chosen is None:
         return None
     rows = []
@@ -289,7 +336,7 @@ def changes_by_language(focus: Focus, cells: Cells, metric: str, title: str) -> 
         return None
     columns = (Column("language", numeric=False), *(Column(f"{effort} effort") for effort in focus.efforts))
     looks = len(rows) * len(focus.efforts)
-    note = f"{focus.chosen} minus base on {focus.place}, in points; not corrected for looking at {looks} cells at once."
+    note = f"{focus.chosen} minus {focus.reference} on {focus.place}, in points; not corrected for looking at {looks} cells at once."
     return Table(f"{metric.replace('_', '-')}-change", title, columns, tuple(rows), note)
 
 
@@ -336,10 +383,71 @@ def changes_by_effort(run: Run, focus: Focus) -> Table | None:
         found = [find_comparison(run, focus, metric, effort) for effort in focus.efforts]
         rows.append((Entry(words.metric_words(metric).name), *(_compared(comparison, levels=True) for comparison in found)))
     columns = (Column("metric", numeric=False), *(Column(f"{effort} effort") for effort in focus.efforts))
-    note = f"{focus.chosen} minus base on {focus.place}; small print: before \u2192 after, and the 95 % interval of the change."
+    note = (
+        f"{focus.chosen} minus {focus.reference} on {focus.place}; small print: before \u2192 after, and the 95 % interval of the change."
+    )
     if "latency_s" in metrics:
         note += " Times are of one pass an arm: their intervals leave out how a machine drifts between passes."
     return Table("changes", "What changed", columns, tuple(rows), note)
+
+
+def differences(focus: Focus) -> Table | None:
+    """What is not the same in two runs that are compared."""
+    if focus.pair is None:
+        return None
+    columns = (
+        Column("what", numeric=False),
+        Column(f"A, {focus.pair.runs[0]}", numeric=False),
+        Column(f"B, {focus.pair.runs[1]}", numeric=False),
+    )
+    rows = tuple(tuple(map(Entry, row)) for row in focus.pair.differences)
+    note = "" if rows else "Nothing: the same settings, suites, packages and machine."
+    return Table("differences", "How the two runs differ", columns, rows, note)
+
+
+def pareto(run: Run, focus: Focus) -> Table | None:
+    """Accuracy and cost of every arm at every effort on the focused data, and how surely no other beats it in both."""
+    here = run.samples[(run.samples["suite"] == focus.suite) & (run.samples["split"] == focus.split)]
+    costs = {cost: {(one.arm, one.effort): one for one in pareto_points(here, cost)} for cost in ("output_tokens", "latency_s")}
+    rows = []
+    for arm, effort in itertools.product(focus.arms, focus.efforts):
+        tokens, latency = (found.get((arm, effort)) for found in costs.values())
+        if tokens is None:
+            continue
+        rows.append(
+            (
+                Entry(arm, tone="chosen" if arm == focus.chosen else ""),
+                Entry(effort),
+                _level("accuracy", tokens.accuracy),
+                _level("output_tokens", tokens.cost),
+                _member(tokens),
+                _level("latency_s", latency.cost if latency else None),
+                _member(latency),
+            )
+        )
+    if not rows:
+        return None
+    columns = (
+        Column("arm", numeric=False),
+        Column("effort", numeric=False),
+        Column("accuracy"),
+        Column("tokens"),
+        Column("in the set by tokens", "Share of draws of the problems in which no other is as accurate and as cheap."),
+        Column("latency"),
+        Column("in the set by latency", "Share of draws of the problems in which no other is as accurate and as fast."),
+    )
+    problems = next(iter(costs["output_tokens"].values())).problems
+    note = (
+        f"{focus.place}, {words.plural(problems, 'problem')} that all of them answered. The Pareto set holds what no other beats in both; "
+        f"small print: whether it does as measured. Draws: {DRAWS:,}, with replacement. Latency is of one pass an arm."
+    )
+    return Table("pareto", "Worth its cost: the Pareto set", columns, tuple(rows), note)
+
+
+def _member(point: ParetoPoint | None) -> Entry:
+    if point is None:
+        return Entry(words.MISSING)
+    return Entry(words.share(point.share, 0), _raw(point.share), small="as measured: yes" if point.is_member else "as measured: no")
 
 
 def repeats(run: Run, focus: Focus) -> Table | None:
@@ -379,14 +487,14 @@ def outcomes(run: Run, focus: Focus, cells: Cells) -> Table | None:
             if cell is None:
                 continue
             shares = (cell.outcomes.get(outcome, 0.0) for outcome in OUTCOMES)
-            entries = [Entry(words.share(value), _raw(value)) for value in shares]
+            entries = [Entry(words.share(value), _raw(value), hint=f"of {words.plural(cell.n, 'answer')}") for value in shares]
             truncated, position = cell.outcomes.get("truncated", 0.0), OUTCOMES.index("truncated")
             if truncated:
                 final = truncated * in_final.get((arm, effort), 0.0)
                 small = f"{words.share(truncated - final)} in analysis, {words.share(final)} in final"
                 over = truncated > TRUNCATION_NOTICE
                 small, tone = (f"over 2 %: {small}", "warn") if over else (small, "")
-                entries[position] = Entry(entries[position].text, entries[position].raw, small=small, tone=tone)
+                entries[position] = dataclasses.replace(entries[position], small=small, tone=tone)
             rows.append((Entry(arm), Entry(effort), *entries, Entry(words.count(cell.n), str(cell.n))))
     if not rows:
         return None
