@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from bench.experiment import Experiment, Method, Steps
 
 Event = dict[str, Any]
-"""`event` names it: plan, prompt, sample, phase, step, training_phase, trained, failed, done."""
+"""`event` names it: plan, prompt, sample, canary, phase, step, training_phase, trained, failed, done."""
 
 
 class _Job(BaseModel):

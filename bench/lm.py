@@ -11,9 +11,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import random
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -196,6 +197,29 @@ def run_pass(ask: Ask, engine: Engine, tokenizer: Any, done: Mapping[SampleKey, 
         fewshot_as_multiturn=True,
     )
     return results
+
+
+class _Collector:
+    """An engine that keeps the rows it is given and answers none."""
+
+    name, slots, model_s = "collector", 1, 0.0
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+
+    def generate(self, rows: Sequence[Row]) -> Iterator[Generation]:
+        self.rows += rows
+        return iter(())
+
+
+def pick_rows(ask: Ask, tokenizer: Any, count: int, max_new_tokens: int) -> list[Row]:
+    """A seeded choice of the pass's rows, greedy, the same for every arm: of the first `count` items, in all languages and efforts."""
+    collector = _Collector()
+    few = replace(ask, limit=min(count, ask.limit or count))
+    run_pass(few, collector, tokenizer, {}, Listener(lambda _: None, lambda *_: None, lambda _: None))
+    prompts = {row.prompt: row for row in collector.rows}  # further samples of an item are the same question
+    chosen = random.Random(ask.evaluate.seed).sample(list(prompts.values()), min(count, len(prompts)))
+    return [Row(row.prompt, min(max_new_tokens, row.max_new_tokens)) for row in chosen]
 
 
 class EffortLM(LM):

@@ -102,6 +102,12 @@ def load_for_evaluation(folder: Path, model: Model, adapter: Path | None) -> Any
     On CUDA with load_in_4bit Unsloth loads it and the adapter stays unmerged (merging would round the 4-bit weights again);
     everywhere else transformers loads it in `model.dtype`.
     """
+    loaded = load_unmerged(folder, model, adapter)
+    return merged(loaded) if adapter is not None and not model.load_in_4bit else loaded
+
+
+def load_unmerged(folder: Path, model: Model, adapter: Path | None) -> Any:
+    """The same with the adapter beside the weights, as training left it."""
     import torch
 
     if model.load_in_4bit and torch.cuda.is_available():
@@ -110,8 +116,13 @@ def load_for_evaluation(folder: Path, model: Model, adapter: Path | None) -> Any
         raise ModelError("load_in_4bit needs a CUDA GPU, found none: set model.load_in_4bit=false, with dtype float32 on a CPU")
     loaded = load_checked(folder, model.dtype)
     if adapter is not None:
-        loaded = attach(loaded, adapter).merge_and_unload()
+        loaded = attach(loaded, adapter)
     return loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def merged(model: Any) -> Any:
+    """The base model with the adapter added to its weights; the adapted model is used up."""
+    return model.merge_and_unload().eval()
 
 
 def attach(model: Any, adapter: Path) -> Any:

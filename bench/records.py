@@ -240,6 +240,43 @@ class Phase(Record):
     peak_rss_bytes: int | None
     engine: str
     slots: int
+    peak_process_bytes: int | None = None
+    """Device memory of the process by NVML."""
+    peak_device_bytes: int | None = None
+    """Memory in use on the device by NVML, other processes included."""
+    energy_j: float | None = None
+    """Energy of the device during the pass by NVML's counter, other processes' work included."""
+    correct: int | None = None
+    """Answers of the pass that are right; None in records from before it was kept."""
+
+    @property
+    def joules_per_correct(self) -> float | None:
+        """Energy of the whole pass over its right answers; None without a counter, and where nothing was right."""
+        return self.energy_j / self.correct if self.energy_j is not None and self.correct else None
+
+
+@dataclass(frozen=True, slots=True)
+class Canary(Record):
+    """A few rows of an arm asked greedily in two ways before its first pass: what differs is noise, not the arm."""
+
+    arm: str
+    suite: str
+    split: str
+    check: Literal["batch", "repeat", "merge"]
+    """Side by side against one by one; twice side by side; adapter beside the weights against merged into them."""
+    engine: str
+    slots: int
+    precision: str
+    """Type of the weights: float32, bfloat16, float16 or 4-bit."""
+    rows: int
+    tokens: int
+    differing: int
+    """Rows whose tokens are not all the same. In float32 only such as part over two tokens that tie; others fail the arm."""
+    first_token: int | None
+    """Lowest number, from 0, of a token that differs; None where none does."""
+    max_gap: float | None
+    """Largest difference of log-probabilities, in nats, of the two tokens where a row's answers part; None where none part, or
+    where one of two answers ends and the other goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -466,6 +503,8 @@ class Run:
     """Judgements made while the run was going; empty without an `extension`."""
     timing: tuple[TimingBlock, ...] = ()
     """Blocks of an experiment with `timing`, in the order they ran."""
+    canaries: tuple[Canary, ...] = ()
+    """Rows asked in two ways, by arm and check. Empty in runs recorded before they were asked."""
 
     def frame(self, what: Literal["comparisons", "gates", "cells", "phases", "training"]) -> pd.DataFrame:
         """These records as a data frame, one row each and exactly their fields as columns; `samples` is one already."""

@@ -24,7 +24,7 @@ from bench.experiment import Arm, Confirm, Experiment, Extension, Select, Timing
 from bench.jobs import EvaluateJob, Event, Job, PassSpec, Stop, TrainJob
 from bench.models import ADAPTER_FILES, check_adapter, find_model, fingerprint, load_tokenizer
 from bench.phases import largest, merge_phases, phase_records
-from bench.records import Baseline, CellId, CellRecord, Phase, Run, RunVerdict, Sample, TimingBlock, Training, TrainingPhase
+from bench.records import Baseline, Canary, CellId, CellRecord, Phase, Run, RunVerdict, Sample, TimingBlock, Training, TrainingPhase
 from bench.rows import is_cached
 from bench.store import RunFolder, cell_file, load_run, read_samples, slug
 
@@ -388,6 +388,8 @@ def _evaluate(
             conductor.folder.add_sample(Sample.from_dict(event["sample"]))
             answers += 1
             conductor.progress.advance()
+        elif event["event"] == "canary":
+            conductor.folder.add_canary(Canary.from_dict(event["canary"]))
         elif event["event"] == "phase":
             conductor.folder.add_phase(Phase.from_dict(event["phase"]))
 

@@ -10,6 +10,7 @@ import dataclasses
 import fcntl
 import hashlib
 import json
+import operator
 import os
 import re
 from collections import Counter
@@ -22,6 +23,7 @@ from bench.errors import ExperimentError, RunFolderError
 from bench.experiment import Experiment, parse_experiment
 from bench.records import (
     SCHEMA,
+    Canary,
     Candidate,
     CellId,
     CellRecord,
@@ -101,6 +103,7 @@ class RunFolder:
         self.data_sources: dict[str, str] = {}
         self.looks: list[Look] = []
         self.timing: list[TimingBlock] = []
+        self.canaries: list[Canary] = []
         self._asked: set[CellId] = set()
         self._files: dict[CellId, TextIO] = {}
         self._prompts: set[str] = set()
@@ -132,6 +135,7 @@ class RunFolder:
             self.cells = {record.id: record for record in map(CellRecord.from_dict, state["cells"])}
             self.phases = [Phase.from_dict(phase) for phase in state["phases"]]
             self.looks = [Look.from_dict(look) for look in state.get("looks", [])]
+            self.canaries = [Canary.from_dict(canary) for canary in state.get("canaries", [])]
         if found != self.experiment.name:
             raise RunFolderError(f"{self.path} holds experiment {found!r}, not {self.experiment.name!r}: pass another --out")
 
@@ -191,6 +195,7 @@ class RunFolder:
             "comparisons": [dataclasses.asdict(comparison) for comparison in self.comparisons],
             "looks": [dataclasses.asdict(look) for look in self.looks],
             "timing": [dataclasses.asdict(block) for block in self.timing],
+            "canaries": [dataclasses.asdict(canary) for canary in self.canaries],
         }
         write_atomic(self.path / "run.json", json.dumps(state, ensure_ascii=False, indent=1) + "\n")
 
@@ -235,6 +240,12 @@ class RunFolder:
     def add_phase(self, phase: Phase) -> None:
         """Note what a pass cost."""
         self.phases.append(phase)
+        self.save()
+
+    def add_canary(self, canary: Canary) -> None:
+        """Note how far two ways of asking differ; a check that is made again replaces the older one."""
+        place = operator.attrgetter("arm", "suite", "split", "check")
+        self.canaries = [*(known for known in self.canaries if place(known) != place(canary)), canary]
         self.save()
 
     def add_sample(self, sample: Sample) -> None:
@@ -318,6 +329,7 @@ def load_run(path: str | Path) -> Run:
             data_sources=state.get("data_sources", {}),
             looks=tuple(Look.from_dict(look) for look in state.get("looks", [])),
             timing=tuple(TimingBlock.from_dict(block) for block in state.get("timing", [])),
+            canaries=tuple(Canary.from_dict(canary) for canary in state.get("canaries", [])),
         )
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import json
+import math
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pydantic import TypeAdapter
 
@@ -21,7 +22,13 @@ from bench.errors import EffortbenchError
 from bench.jobs import EvaluateJob, Event, Job, PassSpec, TrainJob
 from bench.records import Phase, Sample
 
+if TYPE_CHECKING:
+    from bench.lm import Ask
+
 Emit = Callable[[Event], None]
+CANARY_ROWS = 6
+CANARY_TOKENS = 32
+"""Most tokens of a canary's answer: one by one they cost a step each."""
 
 
 def main() -> None:
@@ -77,31 +84,75 @@ def run_training(job: TrainJob, emit: Emit) -> None:
 
 
 def run_evaluation(job: EvaluateJob, emit: Emit) -> None:
-    """Load the arm once, run every pass, tell each sample as it ends and each pass's cost."""
-    from bench.models import load_for_evaluation, load_tokenizer
+    """Load the arm once, ask its canaries, run every pass, tell each sample as it ends and each pass's cost."""
+    from bench.models import load_tokenizer, load_unmerged
 
     _one_thread_on_cpu()
-    model = load_for_evaluation(job.base, job.experiment.model, job.adapter)
+    model = load_unmerged(job.base, job.experiment.model, job.adapter)
     tokenizer = load_tokenizer(job.base)
+    model = _ask_canaries(job, model, tokenizer, emit)
     for spec in job.passes:
         emit({"event": "phase", "phase": dataclasses.asdict(_run_pass(job, spec, model, tokenizer, emit))})
 
 
-def _run_pass(job: EvaluateJob, spec: PassSpec, model: Any, tokenizer: Any, emit: Emit) -> Phase:
-    from bench.catalog import find_suite
+def _ask_canaries(job: EvaluateJob, model: Any, tokenizer: Any, emit: Emit) -> Any:
+    """Ask a few rows of the first pass in two ways, tell how far they differ, and return the model that the passes use.
+
+    Raises ArmError where float32 answers differ by more than rounding.
+    """
+    from bench.engines.canary import answer, differ, refuse_fault
     from bench.engines.choose import choose_engine
-    from bench.lm import Ask, Listener, run_pass
+    from bench.engines.plain import GenerateEngine
+    from bench.harmony import find_specials
+    from bench.lm import pick_rows
+    from bench.models import merged
+
+    evaluate, precision = job.experiment.evaluate, "4-bit" if job.experiment.model.load_in_4bit else job.experiment.model.dtype
+    ask = _ask(job, job.passes[0])
+    rows = pick_rows(ask, tokenizer, CANARY_ROWS, CANARY_TOKENS)
+    unmerged = None
+    if job.adapter is not None and precision != "4-bit":
+        unmerged = answer(choose_engine(model, tokenizer, evaluate.slots), rows)
+        model = merged(model)
+    engine = choose_engine(model, tokenizer, evaluate.slots)
+    together = answer(engine, rows)
+    ways = {"repeat": answer(engine, rows)}
+    if (engine.name, engine.slots) != ("generate", 1):
+        ways["batch"] = answer(GenerateEngine(model, find_specials(tokenizer).stop_ids), rows)
+    if unmerged is not None:
+        ways["merge"] = unmerged
+    for check, other in ways.items():
+        difference = differ(model, rows, together, other)
+        if precision == "float32":
+            refuse_fault(check, difference)
+        seen = {**dataclasses.asdict(difference), "engine": engine.name, "slots": engine.slots, "precision": precision, "check": check}
+        if difference.max_gap == math.inf:
+            seen["max_gap"] = None  # JSON has no word for it
+        emit({"event": "canary", "canary": {"arm": job.arm, "suite": ask.suite.name, "split": ask.split, **seen}})
+    return model
+
+
+def _ask(job: EvaluateJob, spec: PassSpec) -> Ask:
+    from bench.catalog import find_suite
+    from bench.lm import Ask
+
+    return Ask(job.arm, find_suite(spec.suite), spec.split, spec.languages, job.experiment.evaluate, job.limit)
+
+
+def _run_pass(job: EvaluateJob, spec: PassSpec, model: Any, tokenizer: Any, emit: Emit) -> Phase:
+    from bench.engines.choose import choose_engine
+    from bench.lm import Listener, run_pass
     from bench.meter import metered
 
-    evaluate = job.experiment.evaluate
-    ask = Ask(job.arm, find_suite(spec.suite), spec.split, spec.languages, evaluate, job.limit)
+    evaluate, ask = job.experiment.evaluate, _ask(job, spec)
     engine = choose_engine(model, tokenizer, evaluate.slots)
     done = {(sample.language, sample.effort, sample.item_id, sample.sample_index): sample for sample in map(Sample.from_dict, spec.done)}
-    tokens = 0
+    tokens = correct = 0
 
     def on_sample(sample: Sample) -> None:
-        nonlocal tokens
+        nonlocal tokens, correct
         tokens += sample.output_tokens or 0
+        correct += sample.outcome == "correct"
         emit({"event": "sample", "sample": dataclasses.asdict(sample)})
 
     listener = Listener(
@@ -124,6 +175,10 @@ def _run_pass(job: EvaluateJob, spec: PassSpec, model: Any, tokenizer: Any, emit
         peak_rss_bytes=reading.peak_rss_bytes,
         engine=engine.name,
         slots=engine.slots,
+        peak_process_bytes=reading.peak_process_bytes,
+        peak_device_bytes=reading.peak_device_bytes,
+        energy_j=reading.energy_j,
+        correct=correct,
     )
 
 

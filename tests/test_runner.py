@@ -446,3 +446,24 @@ def test_an_extension_that_was_cut_off_goes_on_to_the_same_samples(extended: Run
     again = run_experiment(asked, folder, progress=Silent(), resume=True, limit=EXTENDED_ITEMS)
     assert again.looks == extended.looks
     assert comparable(again) == comparable(extended)
+
+
+# --- canaries
+
+
+def test_every_arm_is_asked_a_few_rows_in_two_ways(finished: Run) -> None:
+    made = {(canary.arm, canary.split, canary.check) for canary in finished.canaries}
+    assert made == {(arm, split, check) for arm in ("base", ARM) for split in PLACES for check in ("batch", "repeat")} | {
+        (ARM, split, "merge") for split in PLACES
+    }
+    for canary in finished.canaries:
+        assert (canary.engine, canary.slots, canary.precision, canary.rows) == ("slots", 2, "float32", 6)
+        assert canary.tokens > canary.rows
+        assert canary.differing == 0 or canary.max_gap is not None
+
+
+def test_a_pass_counts_its_right_answers_and_has_no_energy_without_a_counter(finished: Run) -> None:
+    for phase in finished.phases:
+        made = finished.samples[(finished.samples["arm"] == phase.arm) & (finished.samples["split"] == phase.split)]
+        assert phase.correct == (made["outcome"] == "correct").sum()
+        assert finished.environment.gpu or (phase.energy_j, phase.joules_per_correct, phase.peak_process_bytes) == (None, None, None)

@@ -37,10 +37,15 @@ NOT_COVERED = (
 )
 
 
-NOISE_FLOOR = (
+NO_CANARY = (
     "Unknown: no canary was asked again within this run. How much the same model, asked the same questions twice, differs from itself by "
     "batch, kernel or machine is not measured here; `effortbench compare` of two runs of base shows it."
 )
+CHECKS = {
+    "batch": "side by side against one by one",
+    "repeat": "asked twice",
+    "merge": "adapter beside the weights against merged",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,7 @@ def render_page(run: Run, focus: Focus | None, cells: Cells, figures: Mapping[st
             experiment_href="data:application/yaml;base64," + base64.b64encode(experiment_yaml.encode()).decode(),
             environment=_environment_rows(run),
             command=words.harmless(_to_reproduce(run), 2000),
-            noise_floor=NOISE_FLOOR,
+            noise_floor=noise_floor(run),
             not_covered=NOT_COVERED,
             cell_keys=tables.hashes(run),
         )
@@ -190,6 +195,28 @@ def _flip_groups(flips: tuple[Flips, Flips] | None) -> list[tuple[str, str, Flip
         return []
     lost, gained = flips
     return [("Right to wrong", "lost", lost), ("Wrong to right", "gained", gained)]
+
+
+def noise_floor(run: Run) -> str:
+    """How far a few rows of every arm differ between two ways of asking them, in words."""
+    if not run.canaries:
+        return NO_CANARY
+    parts = []
+    for check, meaning in CHECKS.items():
+        made = [canary for canary in run.canaries if canary.check == check]
+        if not made:
+            continue
+        differing, rows = (sum(getattr(canary, name) for canary in made) for name in ("differing", "rows"))
+        said = f"{meaning}: {differing} of {words.plural(rows, 'row')} differ"
+        gaps = [canary.max_gap for canary in made if canary.max_gap is not None]
+        if gaps:
+            first = min(canary.first_token for canary in made if canary.first_token is not None)
+            said += f", from token {first + 1} on, where the two tokens are up to {max(gaps):.2g} nats apart"
+        parts.append(said)
+    arms, kinds = {canary.arm for canary in run.canaries}, sorted({canary.precision for canary in run.canaries})
+    head = f"A few rows of {words.plural(len(arms), 'arm')}, greedy, {' and '.join(kinds)}. "
+    exact = " In float32 rows may part only over two tokens that tie; any other fails the arm." if "float32" in kinds else ""
+    return head + "; ".join(parts).capitalize() + "." + exact
 
 
 def experiment_text(run: Run) -> str:
