@@ -197,7 +197,7 @@ def test_truncation_in_one_language_alone_is_told_in_the_summary(tmp_path: Path)
     samples = run.samples.copy()
     samples.loc[here, ["outcome", "score"]] = ["truncated", 0.0]
     written(dataclasses.replace(run, samples=samples), tmp_path)
-    summary = (tmp_path / "summary.md").read_text(encoding="utf-8").replace("\\", "")
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8").replace("\\", "").replace("\u200b", "")
     assert re.search(r"cut at the token limit in 1 of \d+ cells .*base, stories@gate, fr, high effort", summary)
 
 
