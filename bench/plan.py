@@ -98,14 +98,16 @@ def _data(experiment: Experiment, items: int | None) -> tuple[int, int]:
 
 
 def refuse_underpowered(experiment: Experiment, limit: int | None = None) -> None:
-    """Raise ExperimentError where a gate's own `planned_sd` promises less power than it asks for, before anything is run.
+    """Raise ExperimentError where a gate's own `planned_sd` promises less power than it asks for, SuiteError on an unknown split.
 
     A gate without `planned_sd` is not refused on an assumption, nor a run with a limit, which is a trial and judges nothing.
     """
     planned = [gate for gate in experiment.gates if gate.planned_sd is not None and not gate.allow_underpowered]
     if not planned or limit is not None or experiment.confirm is None:
         return
-    items = _find(experiment, experiment.confirm.suite).count_items(experiment.confirm.split, experiment.evaluate.data)
+    suite = _find(experiment, experiment.confirm.suite)
+    suite.check_split(experiment.confirm.split)
+    items = suite.count_items(experiment.confirm.split, experiment.evaluate.data)
     for gate in planned:
         power = planned_power(gate, items, None) if items else None
         if power is not None and power < gate.min_planned_power:

@@ -102,8 +102,9 @@ def test_a_pilot_of_another_split_serves_and_one_without_the_metric_does_not(pil
     no_high = dataclasses.replace(pilot, samples=pilot.samples[pilot.samples["effort"] == "low"])
     with pytest.raises(RunFolderError, match="were not both asked for accuracy at high effort"):
         pilot_spread(no_high, ACCURACY, pilot.experiment)
-    with pytest.raises(RunFolderError, match="no pilot for gate helps: no reasoning language was asked for"):
-        pilot_spread(dataclasses.replace(pilot, samples=pilot.samples.assign(asked_reasoning_language=None)), HELPS, pilot.experiment)
+    untold = pilot.samples.assign(asked_reasoning_language=None, reasoning_language=None)
+    with pytest.raises(RunFolderError, match="no pilot for gate helps: "):
+        pilot_spread(dataclasses.replace(pilot, samples=untold), HELPS, pilot.experiment)
 
 
 def test_a_pilot_at_the_ceiling_asks_for_as_many_problems_as_the_gate_does(pilot: Run) -> None:

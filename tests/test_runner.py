@@ -30,7 +30,8 @@ pytestmark = pytest.mark.slow
 
 SAMPLE_FIELDS = (
     "arm suite split language effort item_id sample_index seed outcome score answer target prompt_tokens reasoning_tokens final_tokens "
-    "output_tokens stop_reason latency_s ttft_s asked_reasoning_language reasoning_language prompt_hash completion error"
+    "output_tokens stop_reason latency_s ttft_s asked_reasoning_language reasoning_language prompt_hash completion error "
+    "final_language"
 ).split()
 """As the run folder's contract names and orders them."""
 TIMINGS = ["latency_s", "ttft_s"]

@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from bench.comparison import cell_table, compare, effort_table
+from bench.pareto import ParetoPoint, pareto_points
 from bench.records import OUTCOMES, Comparison
 
 ALL = "\x00all"
 """Stands for all languages together; no language is named so."""
+
+PARETO_COLUMNS = ["arm", "effort", "item_id", "score", "outcome", "output_tokens", "latency_s"]
 
 Key = tuple[str, str, str, str, str]
 """arm, suite, split, language or ALL, effort."""
@@ -45,6 +48,7 @@ class Cells:
         self._reference = reference
         self._tables: dict[str, dict[Key, CellSummary]] = {}
         self._groups: dict[Key, pd.DataFrame] = {}
+        self._pareto: dict[tuple[str, str, str], list[ParetoPoint]] = {}
 
     def overall(self, metric: str, arm: str, suite: str, split: str, effort: str) -> CellSummary | None:
         """Over all languages: the mean over problems of each problem's mean."""
@@ -64,6 +68,14 @@ class Cells:
         if before is None or after is None:
             return None
         return compare(before, after, suite=suite, split=split, effort=effort, metric=metric)
+
+    def pareto(self, cost: str, suite: str, split: str) -> list[ParetoPoint]:
+        """Every arm and effort on this data, by accuracy and `cost`; drawn again once, for figure and table alike."""
+        key = (cost, suite, split)
+        if key not in self._pareto:
+            here = (self._samples["suite"] == suite) & (self._samples["split"] == split)
+            self._pareto[key] = pareto_points(self._samples.loc[here, PARETO_COLUMNS], cost)
+        return self._pareto[key]
 
     def _group(self, key: Key) -> pd.DataFrame | None:
         if not self._groups:

@@ -23,7 +23,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from bench.pareto import pareto_points
 from bench.records import OUTCOMES, Run
 from bench.report import words
 from bench.report.cells import Cells, CellSummary
@@ -100,8 +99,8 @@ def _figures(run: Run, focus: Focus, cells: Cells) -> Iterator[Figure | None]:
 
     for suite, split in focus.data:
         yield accuracy_by_effort(focus, cells, suite, split)
-        yield accuracy_by_cost(run, focus, cells, suite, split, "output_tokens")
-    yield accuracy_by_cost(run, focus, cells, focus.suite, focus.split, "latency_s")
+        yield accuracy_by_cost(focus, cells, suite, split, "output_tokens")
+    yield accuracy_by_cost(focus, cells, focus.suite, focus.split, "latency_s")
     yield by_language(focus, cells, "accuracy", "accuracy-by-language", "Accuracy by language and effort")
     yield by_language(focus, cells, "reasoning_language_fidelity", "reasoning-language", "Reasoning in the asked language")
     yield maps.language_map(focus, cells)
@@ -143,7 +142,7 @@ def accuracy_by_effort(focus: Focus, cells: Cells, suite: str, split: str) -> Fi
     )
 
 
-def accuracy_by_cost(run: Run, focus: Focus, cells: Cells, suite: str, split: str, cost: str) -> Figure | None:
+def accuracy_by_cost(focus: Focus, cells: Cells, suite: str, split: str, cost: str) -> Figure | None:
     """Accuracy against what it costs, in tokens or time; one line an arm, one point an effort, the Pareto set ringed."""
     canvas, axes = new_canvas(3.3)
     drawn: list[str] = []
@@ -172,7 +171,7 @@ def accuracy_by_cost(run: Run, focus: Focus, cells: Cells, suite: str, split: st
                 axes.annotate(effort, (tokens.mean, accuracy.mean), place, textcoords="offset points", color=MUTED, fontsize=8.5)
     if not drawn:
         return None
-    members = _ring(axes, run, suite, split, cost)
+    members = _ring(axes, cells, suite, split, cost)
     axes.set_xlabel("mean output tokens of an answer" if cost == "output_tokens" else "mean latency of an answer, seconds")
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.margins(x=0.1)
@@ -191,10 +190,9 @@ def accuracy_by_cost(run: Run, focus: Focus, cells: Cells, suite: str, split: st
     )
 
 
-def _ring(axes: Axes, run: Run, suite: str, split: str, cost: str) -> str:
+def _ring(axes: Axes, cells: Cells, suite: str, split: str, cost: str) -> str:
     """Ring the points that may be in the Pareto set; their names and shares of draws."""
-    samples = run.samples[(run.samples["suite"] == suite) & (run.samples["split"] == split)]
-    found = [point for point in pareto_points(samples, cost) if point.share >= 1 - SURE]
+    found = [point for point in cells.pareto(cost, suite, split) if point.share >= 1 - SURE]
     for sure, style in ((True, "solid"), (False, (0, (1, 1.5)))):
         ringed = [point for point in found if (point.share >= SURE) == sure]
         axes.scatter(

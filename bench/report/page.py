@@ -134,7 +134,7 @@ def _sections(run: Run, focus: Focus, cells: Cells, figures: Mapping[str, Figure
         "accuracy",
         "Accuracy",
         drawn("accuracy-by-effort", "accuracy-by-tokens", "accuracy-by-latency"),
-        [tables.by_effort(focus, cells, "accuracy", "Accuracy by arm and effort"), tables.pareto(run, focus), tables.repeats(run, focus)],
+        [tables.by_effort(focus, cells, "accuracy", "Accuracy by arm and effort"), tables.pareto(focus, cells), tables.repeats(run, focus)],
     )
     yield _section(
         "languages",

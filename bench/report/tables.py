@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bench import records
-from bench.pareto import DRAWS, ParetoPoint, pareto_points
+from bench.pareto import DRAWS, ParetoPoint
 from bench.records import OUTCOMES, Comparison, Run, Training, TrainingPhase, Verdict
 from bench.repeats import repeat_table
 from bench.report import words
@@ -405,10 +405,10 @@ def differences(focus: Focus) -> Table | None:
     return Table("differences", "How the two runs differ", columns, rows, note)
 
 
-def pareto(run: Run, focus: Focus) -> Table | None:
+def pareto(focus: Focus, cells: Cells) -> Table | None:
     """Accuracy and cost of every arm at every effort on the focused data, and how surely no other beats it in both."""
-    here = run.samples[(run.samples["suite"] == focus.suite) & (run.samples["split"] == focus.split)]
-    costs = {cost: {(one.arm, one.effort): one for one in pareto_points(here, cost)} for cost in ("output_tokens", "latency_s")}
+    asked = (focus.suite, focus.split)
+    costs = {cost: {(one.arm, one.effort): one for one in cells.pareto(cost, *asked)} for cost in ("output_tokens", "latency_s")}
     rows = []
     for arm, effort in itertools.product(focus.arms, focus.efforts):
         tokens, latency = (found.get((arm, effort)) for found in costs.values())

@@ -49,7 +49,7 @@ RECORD = """
         "reasoning_tokens": 80.0, "final_tokens": 5.0, "output_tokens": 90.0 + rng.integers(0, 9, arm.size) + 50 * effort,
         "stop_reason": "stop", "latency_s": 0.5, "ttft_s": 0.1, "asked_reasoning_language": np.array(LANGUAGES)[language],
         "reasoning_language": np.array(LANGUAGES)[language], "prompt_hash": item_id + np.array(LANGUAGES)[language],
-        "completion": start + texts + middle + answer + "<|return|>", "error": None,
+        "completion": start + texts + middle + answer + "<|return|>", "error": None, "final_language": None,
     })[SAMPLE_FIELDS]
     folder = Path(sys.argv[1])
     folder.mkdir()
