@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import EffortbenchError
-from bench.jobs import Event, Job
+from bench.jobs import CONDUCTOR, Event, Job
 
 WORKER = (sys.executable, "-m", "bench.worker")
 INTERNAL = EffortbenchError.exit_code
@@ -145,7 +145,8 @@ class LocalExecutor:
                     text=True,
                     encoding="utf-8",
                     errors="replace",
-                    env=child_environment(os.environ) | {"UNSLOTH_COMPILE_LOCATION": str(scratch / "compiled")},
+                    env=child_environment(os.environ)
+                    | {CONDUCTOR: str(os.getpid()), "UNSLOTH_COMPILE_LOCATION": str(scratch / "compiled")},
                     start_new_session=True,  # Ctrl-C reaches the conductor alone, which ends its children itself
                 )
                 self._processes.add(process)

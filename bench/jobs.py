@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 from bench.experiment import Experiment, Method, Steps
 
+CONDUCTOR = "EFFORTBENCH_CONDUCTOR"
+"""Environment variable of a child: the process id of who started it."""
 Event = dict[str, Any]
 """`event` names it: plan, prompt, sample, canary, phase, step, training_phase, trained, failed, done."""
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from pydantic import TypeAdapter
 
 from bench.errors import EffortbenchError
-from bench.jobs import EvaluateJob, Event, Job, PassSpec, TrainJob
+from bench.jobs import CONDUCTOR, EvaluateJob, Event, Job, PassSpec, TrainJob
 from bench.records import Phase, Sample
 
 if TYPE_CHECKING:
@@ -58,6 +58,9 @@ def _die_with_parent() -> None:
     if sys.platform == "linux":
         pr_set_pdeathsig = 1  # prctl(2)
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    conductor = os.environ.get(CONDUCTOR)
+    if conductor is not None and os.getppid() != int(conductor):  # it was killed while we started: no signal will come
+        sys.exit(1)
 
 
 def _take_stdout() -> TextIO:

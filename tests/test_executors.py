@@ -357,3 +357,20 @@ def test_a_worker_dies_with_a_killed_conductor(tmp_path: Path) -> None:
         assert is_alive(worker)
         conductor.kill()
     assert is_gone(worker)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's parent-death signal")
+def test_a_worker_whose_conductor_died_while_it_started_does_nothing() -> None:
+    """Else it would train on, and write adapters and checkpoints into a folder that another conductor has gone on with."""
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    order = job().model_dump_json()
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.worker"],
+        input=order,
+        env={**os.environ, "EFFORTBENCH_CONDUCTOR": str(dead.pid)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
