@@ -444,7 +444,7 @@ def _newest(experiment: Experiment) -> Path:
 def _gate(folder: Path, baseline: Path | None, waived: list[str], reason: str | None) -> RunVerdict:
     from bench.baseline import find_baseline
     from bench.gate import check_waivers, waive
-    from bench.runner import gate_run
+    from bench.judging import judge_run
     from bench.store import load_run, write_verdict
 
     done = load_run(folder)
@@ -453,7 +453,7 @@ def _gate(folder: Path, baseline: Path | None, waived: list[str], reason: str | 
     found = find_baseline(done, baseline) if is_asked or baseline is not None else None
     if baseline is not None and not is_asked:
         errors.print("[bold yellow]warning:[/] --baseline is not used: no gate of this experiment is against: baseline", soft_wrap=True)
-    verdict = waive(gate_run(done, found), waived, reason)
+    verdict = waive(judge_run(done, found), waived, reason)
     write_verdict(folder, verdict)
     _print_verdict(verdict)
     return verdict

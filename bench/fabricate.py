@@ -15,7 +15,6 @@ import json
 import math
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +23,8 @@ from typing import Any, Literal
 
 from bench.errors import UsageError
 from bench.meter import Reading, metered
+from bench.models import EMBEDDED
+from bench.store import whole_folder
 
 Shape = Literal["gpt-oss-20b", "gpt-oss-120b", "tiny"]
 Format = Literal["bf16", "mxfp4", "bnb-4bit"]
@@ -56,7 +57,7 @@ O200K_SPLIT = "|".join(
     )
 )
 """How o200k cuts text before it merges; stated by tiktoken's o200k_base."""
-TEMPLATE = Path(__file__).parent / "embedded" / "model" / "chat_template.jinja"
+TEMPLATE = EMBEDDED / "chat_template.jinja"
 DEVIATION = 0.02
 """Of every random weight; transformers' initializer_range for gpt-oss."""
 MXFP4_BLOCK = 32
@@ -110,17 +111,11 @@ def fabricate(shape: Shape, layout: Format, out: Path, *, seed: int = 3407, voca
     if vocabulary is not None and shape == "tiny":
         raise UsageError(f"shape tiny has a vocabulary of {SHAPES['tiny']['vocab_size']}: the true one does not fit")
     started = time.perf_counter()
-    temporary = out.with_name(f".{out.name}.tmp")
-    if temporary.exists():
-        shutil.rmtree(temporary)
-    temporary.mkdir(parents=True)
     config = _config(shape)
-    _write_config(config, layout, temporary)
-    _write_tokenizer(config, vocabulary, temporary)
-    weights_bytes = _write_weights(config, layout, seed, temporary)
-    if out.exists():
-        out.rmdir()
-    os.replace(temporary, out)
+    with whole_folder(out) as temporary:
+        _write_config(config, layout, temporary)
+        harmony_tokenizer(config.vocab_size, vocabulary, config.max_position_embeddings).save_pretrained(str(temporary))
+        weights_bytes = _write_weights(config, layout, seed, temporary)
     return Fabricated(out, weights_bytes, time.perf_counter() - started, vocabulary is not None)
 
 
@@ -232,22 +227,26 @@ def _write_config(config: Any, layout: str, folder: Path) -> None:
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2), encoding="utf-8")
 
 
-def _write_tokenizer(config: Any, vocabulary: Path | None, folder: Path) -> None:
+def harmony_tokenizer(vocab_size: int, vocabulary: Path | None, max_length: int) -> Any:
+    """Transformers' tokenizer of o200k_base.tiktoken, or of single bytes, with Harmony's tokens behind and our chat template.
+
+    Raises UsageError where the file is no such vocabulary, or one of another size.
+    """
     from tokenizers import AddedToken
     from transformers import PreTrainedTokenizerFast
 
-    first = _added_from(config.vocab_size)
-    added = [HARMONY_TOKENS.get(place, f"<|reserved_{first + place}|>") for place in range(config.vocab_size - first)]
+    first = _added_from(vocab_size)
+    added = [HARMONY_TOKENS.get(place, f"<|reserved_{first + place}|>") for place in range(vocab_size - first)]
     tokenizer = _true_tokenizer(vocabulary) if vocabulary is not None else _byte_tokenizer(first)
     if tokenizer.get_vocab_size() != first:
         raise UsageError(f"{vocabulary} holds {tokenizer.get_vocab_size():,} tokens, expected the {first:,} of o200k_base")
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in added])
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<|startoftext|>", eos_token="<|return|>", pad_token="<|endoftext|>",
-        clean_up_tokenization_spaces=False, model_max_length=config.max_position_embeddings,
+        clean_up_tokenization_spaces=False, model_max_length=max_length,
     )  # fmt: skip
     wrapped.chat_template = TEMPLATE.read_text(encoding="utf-8")
-    wrapped.save_pretrained(str(folder))
+    return wrapped
 
 
 def _byte_tokenizer(size: int) -> Any:

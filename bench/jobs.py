@@ -71,6 +71,8 @@ class EvaluateJob(_Job):
     adapter: Path | None
     passes: tuple[PassSpec, ...]
     limit: int | None = None
+    has_canaries: bool = True
+    """Whether a few rows are asked in two ways first."""
 
 
 Job = TrainJob | EvaluateJob

@@ -32,9 +32,7 @@ from bench.errors import SuiteError
 from bench.experiment import Evaluate
 from bench.languages import identify
 from bench.records import CellId, Outcome, Sample
-
-INVALID = "[invalid]"
-"""What lm-eval's filters give where they find no answer."""
+from bench.rows import INVALID
 
 MEANS = ("mean", "nanmean")
 """Aggregations of lm-eval whose result is the mean of single answers' scores."""

@@ -20,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from bench.phases import largest
 from bench.records import Environment
 
 PACKAGES = (
@@ -71,13 +72,8 @@ class _Sampler(threading.Thread):
     def _look(self) -> None:
         self.rss_bytes = max(self.rss_bytes, resident_bytes())
         if self.device is not None:
-            self.process_bytes = _larger(self.process_bytes, self.device.process_bytes())
-            self.device_bytes = _larger(self.device_bytes, self.device.used_bytes())
-
-
-def _larger(first: int | None, second: int | None) -> int | None:
-    known = [value for value in (first, second) if value is not None]
-    return max(known) if known else None
+            self.process_bytes = largest((self.process_bytes, self.device.process_bytes()))
+            self.device_bytes = largest((self.device_bytes, self.device.used_bytes()))
 
 
 class _Device:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.answers import extract_choice
 from bench.catalog import Hub, Suite, find_suite
 from bench.errors import SuiteError
 
@@ -17,9 +18,30 @@ if TYPE_CHECKING:
 Folder = str | os.PathLike[str]
 
 
+INVALID = "[invalid]"
+"""Stands for "no answer found", as in lm-eval's own filters; no target equals it."""
+
+
 def suite_of(loader: str) -> Suite:
     """The suite whose folder holds a loader, by its `__file__`."""
     return find_suite(str(Path(loader).parent))
+
+
+def find_file(loader: str, language: str, data: Mapping[str, Folder] | None, options: Mapping[str, object]) -> Path:
+    """The language's file for the suite that holds a loader: a local one, else the hub's. Raises SuiteError."""
+    suite = suite_of(loader)
+    return local_file(suite, language, data) or download(suite, language, options)
+
+
+def final_letter(resps: list[list[str]], docs: list[dict[str, Any]]) -> list[list[str]]:
+    """The letter in each reply, one of the question's `letters` (A to D where it names none); INVALID where there is none.
+
+    A filter of lm-eval, for the suites of multiple choice.
+    """
+    return [
+        [extract_choice(reply, doc["language"], doc.get("letters", "ABCD")) or INVALID for reply in replies]
+        for replies, doc in zip(resps, docs, strict=True)
+    ]
 
 
 def local_file(suite: Suite, language: str, data: Mapping[str, Folder] | None) -> Path | None:

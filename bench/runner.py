@@ -24,7 +24,7 @@ from bench.experiment import Arm, Confirm, Experiment, Extension, Select, Timing
 from bench.jobs import EvaluateJob, Event, Job, PassSpec, Stop, TrainJob
 from bench.models import ADAPTER_FILES, check_adapter, find_model, fingerprint, load_tokenizer
 from bench.phases import largest, merge_phases, phase_records
-from bench.records import Baseline, Canary, CellId, CellRecord, Phase, Run, RunVerdict, Sample, TimingBlock, Training, TrainingPhase
+from bench.records import Canary, CellId, CellRecord, Phase, Run, Sample, TimingBlock, Training, TrainingPhase
 from bench.rows import is_cached
 from bench.store import RunFolder, cell_file, load_run, read_samples, slug
 
@@ -551,6 +551,7 @@ def _timed(conductor: _Conductor, timing: Timing, block: int, arm: Arm, place: t
         adapter=adapter.absolute() if adapter else None,
         passes=(spec, spec),
         limit=min(timing.items, conductor.limit or timing.items),
+        has_canaries=False,  # the passes of the same arm had theirs
     )
     passes: list[tuple[list[Sample], Phase]] = []
     answers: list[Sample] = []
@@ -599,10 +600,3 @@ def _choose(conductor: _Conductor) -> None:
     names = [arm.name for arm in conductor.plan.experiment.arms()]
     folder.selection = select_arm(samples, select, names, folder.failed_arms)
     folder.save()
-
-
-def gate_run(run: Run, baseline: Baseline | str | None = None) -> RunVerdict:
-    """Judge a run: every gate of its experiment, on the confirmation data. A `baseline` in words says why there is none to be used."""
-    from bench.judging import judge_run
-
-    return judge_run(run, baseline)

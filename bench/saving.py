@@ -23,7 +23,7 @@ from bench.experiment import Arm
 from bench.harmony import find_specials
 from bench.models import ADAPTER_FILES, attach, check_adapter, find_model, load_checked, load_tokenizer
 from bench.records import Run
-from bench.store import read_prompts, write_atomic
+from bench.store import read_prompts, whole_folder, write_atomic
 
 Format = Literal["adapter", "merged-16bit", "mxfp4", "gguf"]
 ELSEWHERE = {
@@ -79,20 +79,14 @@ def save_arm(run: Run, name: str, form: Format, out: Path, base: Path | None = N
     adapter = check_adapter(adapter_folder(run, arm))
     if out.exists():
         raise UsageError(f"{out} exists already: pass another --out")
-    temporary = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        agreement = None
+    agreement = None
+    with whole_folder(out) as temporary:
         if form == "adapter":
             for file in ADAPTER_FILES:
                 shutil.copyfile(adapter / file, temporary / file)
         else:
             agreement = _merge(run, arm, adapter, base or find_model(run.experiment.model), temporary)
         write_atomic(temporary / CARD, card(run, arm, "adapter" if form == "adapter" else "merged-16bit"))
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return agreement
 
 

@@ -16,8 +16,8 @@ from test_store import write_run
 from bench.baseline import BASELINES, FILE, SCORE_COLUMNS, check_path, find_baseline, folder_of, no_baseline, of_run, promote, read_baseline
 from bench.errors import BaselineError, RunFolderError
 from bench.experiment import Experiment, parse_experiment
+from bench.judging import judge_run
 from bench.records import Baseline, Environment, Run
-from bench.runner import gate_run
 
 DRIFT = {"name": "drift", "metric": "accuracy", "effort": "high", "against": "baseline", "margin": 0.05}
 OWN = {"name": "accuracy", "metric": "accuracy", "effort": "high", "margin": 0.05}
@@ -37,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def judged(run: Run) -> Run:
-    return dataclasses.replace(run, verdict=gate_run(run))
+    return dataclasses.replace(run, verdict=judge_run(run))
 
 
 def earlier(run: Run, **changes: Any) -> Run:
@@ -55,7 +55,7 @@ def root(run: Run, tmp_path: Path) -> Path:
 
 def drift(run: Run, baseline: Baseline | str | None) -> tuple[str, str]:
     """Verdict and first reason of the gate against the baseline."""
-    verdict = next(gate for gate in gate_run(run, baseline).gates if gate.name == "drift")
+    verdict = next(gate for gate in judge_run(run, baseline).gates if gate.name == "drift")
     return verdict.verdict, verdict.reasons[0]
 
 
@@ -151,17 +151,17 @@ def test_equal_scores_pass_and_a_loss_against_the_baseline_fails(run: Run, root:
     baseline = find_baseline(run, None, root)
     assert drift(run, baseline)[0] == "pass"
     worse = fabricate_samples(("base", "r16-s200"), "stories", "gate", 250, {**ACCURACY, "r16-s200": (0.1, 0.5, 0.8)}, seed=13)
-    verdict = gate_run(dataclasses.replace(run, samples=worse), baseline)
+    verdict = judge_run(dataclasses.replace(run, samples=worse), baseline)
     assert [gate.verdict for gate in verdict.gates] == ["fail", "fail"]
     assert [gate.against for gate in verdict.gates] == ["base", "baseline"]
-    assert verdict.gates[1].before == pytest.approx(gate_run(run).gates[0].after)
+    assert verdict.gates[1].before == pytest.approx(judge_run(run).gates[0].after)
 
 
 def test_a_loss_against_the_baseline_fails_though_base_is_no_better(run: Run, root: Path) -> None:
     """Comparing with this run's own base would let this through."""
     low = {**ACCURACY, "base": (0.1, 0.5, 0.8), "r16-s200": (0.1, 0.5, 0.8)}
     samples = fabricate_samples(("base", "r16-s200"), "stories", "gate", 250, low, seed=13)
-    verdict = gate_run(dataclasses.replace(run, samples=samples), find_baseline(run, None, root))
+    verdict = judge_run(dataclasses.replace(run, samples=samples), find_baseline(run, None, root))
     assert [gate.verdict for gate in verdict.gates] == ["pass", "fail"]
 
 
@@ -171,7 +171,7 @@ def test_without_a_baseline_the_verdict_is_invalid(run: Run, tmp_path: Path) -> 
     assert drift(run, found) == ("invalid", no_baseline(run))
     assert drift(run, None)[1].startswith("no baseline for embedded on cpu: ")
     assert str(BASELINES / "embedded" / "cpu") in drift(run, None)[1]
-    assert gate_run(run, found).exit_code == 4
+    assert judge_run(run, found).exit_code == 4
 
 
 def test_another_machine_has_another_baseline(run: Run, root: Path) -> None:
@@ -221,20 +221,20 @@ def test_a_cell_lost_on_both_sides_is_invalid(run: Run, root: Path) -> None:
     both = dataclasses.replace(run, samples=lost_here), dataclasses.replace(baseline, samples=lost_there)
     assert drift(*both) == ("invalid", "the cell base, stories@gate, de, high effort holds 0 of 250 planned answers")
     assert drift(run, both[1]) == ("invalid", "the cell r16-s200, stories@gate, de, high effort holds 0 of 250 planned answers")
-    assert [gate.verdict for gate in gate_run(both[0], baseline).gates] == ["invalid", "invalid"]
+    assert [gate.verdict for gate in judge_run(both[0], baseline).gates] == ["invalid", "invalid"]
 
 
 def test_problems_lost_on_both_sides_or_a_cell_without_a_plan_are_invalid(run: Run) -> None:
     hardest = run.samples["item_id"].isin([f"gate-{number:04d}" for number in range(50)])
-    assert gate_run(dataclasses.replace(run, samples=run.samples[~hardest])).gates[0].verdict == "invalid"
+    assert judge_run(dataclasses.replace(run, samples=run.samples[~hardest])).gates[0].verdict == "invalid"
     unplanned = tuple(dataclasses.replace(cell, samples=None) if cell.language == "fr" else cell for cell in run.cells)
     for cells in (unplanned, tuple(cell for cell in run.cells if cell.language != "fr"), ()):
-        verdict = gate_run(dataclasses.replace(run, cells=cells)).gates[0]
+        verdict = judge_run(dataclasses.replace(run, cells=cells)).gates[0]
         assert (verdict.verdict, "was never planned" in verdict.reasons[0]) == ("invalid", True)
     at_high = [cell for cell in run.cells if (cell.language, cell.effort) == ("fr", "high")]
     dropped = ~((run.samples["language"] == "fr") & (run.samples["effort"] == "high"))
     forgotten = dataclasses.replace(run, samples=run.samples[dropped], cells=tuple(cell for cell in run.cells if cell not in at_high))
-    assert gate_run(forgotten).gates[0].verdict == "invalid"
+    assert judge_run(forgotten).gates[0].verdict == "invalid"
 
 
 # --- what is damaged

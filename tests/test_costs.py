@@ -19,8 +19,8 @@ from bench.comparison import compare
 from bench.costs import MIB, judge_blocks, judge_ratio, judge_vram, read_ratio
 from bench.experiment import Experiment, Gate, Vram, parse_experiment
 from bench.gate import run_verdict
+from bench.judging import judge_run
 from bench.records import Comparison, Run, TimingBlock, Verdict
-from bench.runner import gate_run
 from bench.stats import Interval
 
 TOKENS = Gate(name="tokens", metric="output_tokens", effort="high", type="max_ratio", margin=0.10)
@@ -211,7 +211,7 @@ def test_memory_that_rises_or_was_not_measured_does_not_pass(
 def test_a_machine_without_a_gpu_has_no_memory_verdict(tmp_path: Path) -> None:
     made = fabricate_run(tmp_path / "run", select_problems=2, gate_problems=2)
     run = dataclasses.replace(made, experiment=experiment(vram={"repeats": 1}))
-    verdict = gate_run(run)
+    verdict = judge_run(run)
     assert (verdict.gates[-1].name, verdict.gates[-1].verdict) == ("vram", "invalid")
     assert "a machine without a GPU" in verdict.gates[-1].reasons[0]
 
@@ -220,7 +220,7 @@ def test_memory_counts_in_the_runs_verdict_unless_it_is_not_required(on_gpu: Run
     heavy = tuple(peaks_of(13_000, 20_000))
     for required, code in ((True, 1), (False, 0)):
         asked = experiment(**TIMED | {"vram": {"required": required}})
-        verdict = gate_run(dataclasses.replace(on_gpu, experiment=asked, timing=heavy)).gates[-1]
+        verdict = judge_run(dataclasses.replace(on_gpu, experiment=asked, timing=heavy)).gates[-1]
         assert (verdict.name, verdict.verdict, verdict.required) == ("vram", "fail", required)
         good = dataclasses.replace(verdict, name="accuracy", verdict="pass", required=True)
         assert run_verdict([good, verdict]).exit_code == code

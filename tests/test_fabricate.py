@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from bench.errors import ModelError, UsageError
 from bench.experiment import Model
-from bench.fabricate import SHAPES, Format, _config, _write_tokenizer, fabricate, fabricate_in_memory, find_vocabulary, size_up
+from bench.fabricate import SHAPES, Format, _config, fabricate, fabricate_in_memory, find_vocabulary, harmony_tokenizer, size_up
 from bench.models import find_model, load_checked, load_tokenizer
 
 DATA = os.environ.get("EFFORTBENCH_DATA")
@@ -87,7 +87,7 @@ def test_shapes_have_the_published_parameter_counts(shape: str, billions: float)
 def test_true_vocabulary_spells_text_as_the_published_tokenizer_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vocabulary = find_vocabulary("gpt-oss-20b")
     assert vocabulary is not None
-    _write_tokenizer(_config("gpt-oss-20b"), vocabulary, tmp_path)
+    harmony_tokenizer(201088, vocabulary, 4096).save_pretrained(str(tmp_path))
     tokenizer = load_tokenizer(tmp_path)
     assert len(tokenizer) == 201088
     monkeypatch.setenv("TIKTOKEN_ENCODINGS_BASE", str(vocabulary.parent))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import datetime
 import os
 from functools import cache
@@ -14,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.errors import ExperimentError, ModelError
+from bench.fabricate import harmony_tokenizer
 from bench.harmony import PINNED_DATE, Reply, Specials, decoder, find_specials, parse, render
 
 TEMPLATE = Path(__file__).parents[1] / "bench" / "embedded" / "model" / "chat_template.jinja"
@@ -29,17 +29,6 @@ SPECIAL_IDS = {
     "<|message|>": 200008,
     "<|call|>": 200012,
 }
-O200K_SPLIT = "|".join(
-    [
-        r"""[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?""",
-        r"""[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?""",
-        r"""\p{N}{1,3}""",
-        r""" ?[^\s\p{L}\p{N}]+[\r\n/]*""",
-        r"""\s*[\r\n]+""",
-        r"""\s+(?!\S)""",
-        r"""\s+""",
-    ]
-)
 
 needs_vocabulary = pytest.mark.skipif(DATA is None, reason="EFFORTBENCH_DATA is unset: no o200k vocabulary to check against")
 quick = settings(deadline=None, suppress_health_check=list(HealthCheck))
@@ -57,33 +46,7 @@ def official() -> Any:
 @cache
 def o200k() -> Any:
     """A transformers tokenizer over the o200k vocabulary, with Harmony's special tokens at their real ids and our template."""
-    from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
-    from tokenizers.models import BPE
-    from transformers import PreTrainedTokenizerFast
-    from transformers.convert_slow_tokenizer import bytes_to_unicode
-
-    lines = (Path(str(DATA)) / "o200k" / "o200k_base.tiktoken").read_bytes().splitlines()
-    ranks = {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in lines)}
-    letters = bytes_to_unicode()
-    spelled = {token: "".join(letters[byte] for byte in token) for token in ranks}
-    merges = []
-    for token, rank in ranks.items():
-        halves = ((token[:cut], token[cut:]) for cut in range(1, len(token)))
-        pairs = [(left, right) for left, right in halves if left in ranks and right in ranks]
-        pairs.sort(key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
-        merges += [(rank, spelled[left], spelled[right]) for left, right in pairs]
-    merges.sort(key=lambda merge: merge[0])
-    vocabulary = {spelled[token]: rank for token, rank in ranks.items()}
-    tokenizer = Tokenizer(BPE(vocabulary, [(left, right) for _, left, right in merges]))
-    split = pre_tokenizers.Split(Regex(O200K_SPLIT), behavior="isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    tokenizer.decoder = decoders.ByteLevel()
-    names = {token_id: name for name, token_id in SPECIAL_IDS.items()}
-    fillers = [names.get(token_id, f"<|reserved_{token_id}|>") for token_id in range(199998, 201088)]
-    tokenizer.add_special_tokens(fillers)
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|return|>", pad_token="<|endoftext|>")
-    wrapped.chat_template = TEMPLATE.read_text(encoding="utf-8")
-    return wrapped
+    return harmony_tokenizer(201088, Path(str(DATA)) / "o200k" / "o200k_base.tiktoken", 131072)
 
 
 @cache

@@ -22,8 +22,9 @@ from bench.executors import LocalExecutor
 from bench.experiment import Experiment, parse_experiment
 from bench.gate import incomplete
 from bench.jobs import TrainJob
+from bench.judging import judge_run
 from bench.records import EXIT_CODES, Baseline, CellId, Run
-from bench.runner import _Conductor, _train, _training_jobs, gate_run, preflight, run_experiment
+from bench.runner import _Conductor, _train, _training_jobs, preflight, run_experiment
 from bench.store import RunFolder, cell_file, load_run, read_training
 
 pytestmark = pytest.mark.slow
@@ -202,7 +203,7 @@ def test_arms_and_efforts_have_keys_of_their_own(finished: Run) -> None:
 
 
 def test_two_items_are_too_few_for_a_verdict(finished: Run) -> None:
-    verdict = gate_run(finished)
+    verdict = judge_run(finished)
     assert (verdict.verdict, verdict.exit_code) == ("invalid", 4)
     assert [(gate.arm, gate.against, gate.split, gate.clusters) for gate in verdict.gates] == [(ARM, "base", "dev", ITEMS)]
     assert verdict.gates[0].reasons == ("2 problems are too few: this gate needs at least 100",)
@@ -254,7 +255,7 @@ def test_a_killed_run_ends_with_equal_samples(finished: Run, resumed: tuple[Run,
 def test_the_command_bench_leaves_verdict_and_report(resumed: tuple[Run, int]) -> None:
     run, exit_code = resumed
     assert run.verdict is not None
-    assert (run.verdict, exit_code) == (gate_run(run), run.verdict.exit_code)
+    assert (run.verdict, exit_code) == (judge_run(run), run.verdict.exit_code)
     for name in ("verdict.json", "junit.xml", "summary.md", "report/index.html"):
         assert (run.folder / name).stat().st_size > 0, name
     assert list((run.folder / "report").glob("*.png"))
@@ -309,7 +310,7 @@ def test_an_arm_that_cannot_be_trained_is_recorded_and_invalid(rows: Path, tmp_p
     assert not (failed.folder / "adapters" / ARM).exists()
     assert set(failed.samples["arm"]) == {"base"}
     assert len(failed.samples) == ITEMS * len(LANGUAGES) * len(LIMITS)
-    verdict = gate_run(failed)
+    verdict = judge_run(failed)
     assert (verdict.verdict, verdict.exit_code) == ("invalid", 4)
     assert verdict.gates[0].reasons[0].startswith(f"arm {ARM} failed: training: no row keeps")
 
@@ -412,7 +413,7 @@ def test_an_inconclusive_run_is_asked_once_for_the_samples_it_declared(extended:
     held = extended.samples.groupby(["arm", "effort"])["sample_index"].max().to_dict()
     assert held == {(arm, effort): last for arm in ("base", ARM) for effort, last in (("low", 0), ("medium", 2))}
     assert len(extended.samples) == 2 * EXTENDED_ITEMS * (1 + 3)
-    verdict = gate_run(extended)
+    verdict = judge_run(extended)
     accuracy = verdict.gates[0]
     assert (accuracy.clusters, accuracy.evidence["samples_per_item"]) == (EXTENDED_ITEMS, 3)
     assert (accuracy.evidence["looks"], accuracy.evidence["looks_allowed"]) == (2, 2)
@@ -421,7 +422,7 @@ def test_an_inconclusive_run_is_asked_once_for_the_samples_it_declared(extended:
 def test_timing_blocks_alternate_and_hold_a_measured_pass_each(extended: Run) -> None:
     assert [(block.block, block.arm) for block in extended.timing] == [(0, "base"), (0, ARM), (1, ARM), (1, "base")]
     assert all(block.rows == 1 and block.latency_s and block.effort == "low" for block in extended.timing)
-    latency = gate_run(extended).gates[1]
+    latency = judge_run(extended).gates[1]
     assert (latency.type, latency.clusters, latency.required) == ("max_ratio", 2, False)
     assert latency.evidence["ratio"] > 0
 
@@ -434,7 +435,7 @@ def test_an_extended_run_that_goes_on_is_not_looked_at_again(extended: Run, tmp_
     assert again.looks == extended.looks
     unlooked = json.loads((folder / "run.json").read_text(encoding="utf-8")) | {"looks": []}
     (folder / "run.json").write_text(json.dumps(unlooked), encoding="utf-8")
-    assert gate_run(load_run(folder)).verdict == "invalid"
+    assert judge_run(load_run(folder)).verdict == "invalid"
 
 
 def test_an_extension_that_was_cut_off_goes_on_to_the_same_samples(extended: Run, tmp_path: Path) -> None:

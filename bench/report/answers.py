@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from bench.experiment import EFFORTS
 from bench.records import OUTCOMES, Run
 from bench.report import words
+from bench.report.flips import prompt_records
 from bench.report.focus import Focus
 
 BLOCK_CHARS = 1_000_000
@@ -194,19 +195,10 @@ def shortened(text: str, limit: int) -> str:
 
 def read_prompts(path: Path) -> dict[str, str]:
     """Text of every prompt by its hash, cut where it is long. Empty where the file cannot be read; a torn line is passed over."""
-    found: dict[str, str] = {}
     try:
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                try:
-                    record = json.loads(line)
-                except (ValueError, RecursionError):
-                    continue
-                if isinstance(record, dict) and isinstance(record.get("prompt_hash"), str):
-                    found[record["prompt_hash"]] = shortened(str(record.get("prompt", "")), LONGEST_PROMPT)
+        return {record["prompt_hash"]: shortened(str(record.get("prompt", "")), LONGEST_PROMPT) for record in prompt_records(path)}
     except OSError:
         return {}
-    return found
 
 
 def _json(data: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,22 +118,26 @@ def read_questions(path: Path, wanted: set[str]) -> dict[str, str]:
     """The last user message of each wanted prompt; a prompt without one is shown whole. Empty where the file cannot be read."""
     questions: dict[str, str] = {}
     try:
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                record = _prompt_record(line) if any(name in line for name in wanted) else None
-                if record and record.get("prompt_hash") in wanted:
-                    questions[str(record["prompt_hash"])] = words.harmless(question_of(record), 2000)
+        for record in prompt_records(path, wanted):
+            if record["prompt_hash"] in wanted:
+                questions[record["prompt_hash"]] = words.harmless(question_of(record), 2000)
     except OSError:
         return {}
     return questions
 
 
-def _prompt_record(line: str) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except ValueError:  # a torn last line
-        return None
-    return record if isinstance(record, dict) else None
+def prompt_records(path: Path, wanted: set[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Lines of a prompts.jsonl that name a prompt, or of those only the ones that hold a wanted hash; a torn line is passed over."""
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if wanted is not None and not any(name in line for name in wanted):
+                continue
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(record, dict) and isinstance(record.get("prompt_hash"), str):
+                yield record
 
 
 def question_of(record: dict[str, Any]) -> str:

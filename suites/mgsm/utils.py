@@ -10,13 +10,11 @@ from typing import Any
 
 from bench.answers import extract_number
 from bench.errors import SuiteError
-from bench.rows import Folder, download, local_file, suite_of
+from bench.rows import INVALID, Folder, download, local_file, suite_of
 
 ROWS = 250
 ANSWERS_SHA256 = "a98cc1ed3bf8ddbfb62b21c2f2c8b52437228b9955ab18af44f2010b52a2e2d8"
 """Of the 250 answers, one a line, the same in every language: what a download must contain."""
-INVALID = "[invalid]"
-"""Stands for "no number found", as in lm-eval's own filters; no target equals it."""
 PREFIXES = {
     "bn": "উত্তর",
     "de": "Antwort",

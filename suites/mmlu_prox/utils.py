@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.answers import extract_choice
 from bench.errors import SuiteError
-from bench.rows import Folder, check_answers, download, first_of_each, local_file, read_table, suite_of
+from bench.rows import Folder, check_answers, find_file, first_of_each, read_table
+from bench.rows import final_letter as final_letter  # the YAML files name it here
 
 LETTERS = "ABCDEFGHIJ"
 OPTIONS = [f"option_{number}" for number in range(len(LETTERS))]
 FEWEST = 2
 """A question has this many choices at least; the others may be empty."""
-INVALID = "[invalid]"
-"""Stands for "no letter found", as in lm-eval's own filters; no target equals it."""
 
 
 def load(
@@ -31,17 +29,8 @@ def load(
     """
     from datasets import Dataset
 
-    suite = suite_of(__file__)
-    path = local_file(suite, language, data) or download(suite, language, options)
+    path = find_file(__file__, language, data, options)
     return {"test": Dataset.from_list(first_of_each(_read(path, language), "category", subset, "mmlu_prox.subset"))}
-
-
-def final_letter(resps: list[list[str]], docs: list[dict[str, Any]]) -> list[list[str]]:
-    """The letter in each reply, one of its question's; INVALID where there is none. A filter of lm-eval."""
-    return [
-        [extract_choice(reply, doc["language"], doc["letters"]) or INVALID for reply in replies]
-        for replies, doc in zip(resps, docs, strict=True)
-    ]
 
 
 def _read(path: Path, language: str) -> list[dict[str, str]]:

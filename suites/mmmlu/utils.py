@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.answers import extract_choice
-from bench.rows import Folder, check_answers, download, first_of_each, local_file, read_table, suite_of
+from bench.rows import Folder, check_answers, find_file, first_of_each, read_table
+from bench.rows import final_letter as final_letter  # the YAML files name it here
 
 COLUMNS = {"Question": "question", "A": "a", "B": "b", "C": "c", "D": "d", "Answer": "target", "Subject": "subject"}
-INVALID = "[invalid]"
-"""Stands for "no letter found", as in lm-eval's own filters; no target equals it."""
 
 
 def load(
@@ -27,15 +25,9 @@ def load(
     """
     from datasets import Dataset
 
-    suite = suite_of(__file__)
-    path = local_file(suite, language, data) or download(suite, language, options)
+    path = find_file(__file__, language, data, options)
     rows = [{"item_id": f"mmmlu-{number}", "language": language, **row} for number, row in enumerate(_read(path))]
     return {"test": Dataset.from_list(first_of_each(rows, "subject", subset, "mmmlu.subset"))}
-
-
-def final_letter(resps: list[list[str]], docs: list[dict[str, Any]]) -> list[list[str]]:
-    """The letter in each reply; INVALID where there is none. A filter of lm-eval."""
-    return [[extract_choice(reply, doc["language"]) or INVALID for reply in replies] for replies, doc in zip(resps, docs, strict=True)]
 
 
 def _read(path: Path) -> list[dict[str, str]]:
