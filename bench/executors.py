@@ -28,6 +28,8 @@ INTERNAL = EffortbenchError.exit_code
 LOG_TAIL_LINES = 5
 GRACE_S = 1.0
 """Between asking children to end and ending them: Ctrl-C is done within 2 s."""
+LISTEN_S = 0.2
+"""Longest wait for an event: Python acts on a signal that comes just before a wait only when that wait ends."""
 PIPE_GRACE_S = 5.0
 """How long a dead child's last words are waited for, where a process that left its group holds the pipe open."""
 QUIET = {
@@ -85,7 +87,10 @@ class LocalExecutor:
                     job = waiting.popleft()
                     running[job.name] = threading.Thread(target=self._follow, args=(job, events), daemon=True)
                     running[job.name].start()
-                job, event = events.get()
+                try:
+                    job, event = events.get(timeout=LISTEN_S)
+                except queue.Empty:
+                    continue
                 if job.name not in running:
                     continue  # a word that came after its end
                 if event["event"] == "failed":
