@@ -634,12 +634,11 @@ def test_table_sorts_and_copies_in_a_browser(browser: Browser, reports: Reports)
     assert browser.evaluate(column) == rising[::-1]
     browser.evaluate("navigator.clipboard.writeText = async text => { window.copied = text }")
     browser.evaluate("document.querySelector('#selection button[data-copy=csv]').click()")
-    assert (
-        browser.evaluate("window.copied.split('\\n')[0]")
-        == '"arm","reasoning in the asked language","accuracy","accuracy lost","taken","why not"'
-    )
+    beside = ("", ", 95 % from", ", 95 % to", ", problems")
+    numbers = [f'"{name}{part}"' for name in ("reasoning in the asked language", "accuracy", "accuracy lost") for part in beside]
+    assert browser.evaluate("window.copied.split('\\n')[0]") == ",".join(['"arm"', *numbers, '"taken"', '"why not"'])
     browser.evaluate("document.querySelector('#selection button[data-copy=md]').click()")
-    assert browser.evaluate("window.copied.split('\\n')[1]") == "| --- | ---: | ---: | ---: | --- | --- |"
+    assert browser.evaluate("window.copied.split('\\n')[1]") == f"| --- |{' ---: |' * 9} --- | --- |"
     assert browser.complaints() == []
 
 
@@ -709,11 +708,11 @@ def test_levels_carry_their_interval_and_number_of_problems(reports: Reports) ->
     html = html_in(reports("pass"))
     gates = re.search(r'<table id="gates-table">.*?</table>', html, re.DOTALL)
     assert gates is not None
-    assert len(re.findall(r'title="95 % interval [^"]*; 120\u00a0problems"', gates.group())) == 4  # before and after, two gates
+    assert len(re.findall(r'title="95 % interval [^"]*; 120\u00a0problems"', gates.group())) == 6  # before, after and change, two gates
     selection = re.search(r'<table id="selection-table">.*?</table>', html, re.DOTALL)
     assert selection is not None
-    assert len(re.findall(r'title="95 % interval [^"]*; 20\u00a0problems"', selection.group())) == 8  # two numbers of four arms
-    assert "stories@gate: 120\u00a0problems" in html
+    assert len(re.findall(r'title="95 % interval [^"]*; 20\u00a0problems"', selection.group())) == 12  # three numbers of four arms
+    assert '>stories@gate</span><span class="small">120\u00a0problems</span>' in html
 
 
 def test_provenance_says_how_to_get_there_and_what_is_not_known(reports: Reports) -> None:

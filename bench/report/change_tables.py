@@ -21,7 +21,7 @@ def changes_by_effort(run: Run, focus: Focus) -> Table | None:
         rows.append((Entry(words.metric_words(metric).name), *(compared_entry(comparison, levels=True) for comparison in found)))
     columns = (Column("metric", numeric=False), *(Column(f"{effort} effort") for effort in focus.efforts))
     note = (
-        f"{focus.chosen} minus {focus.reference} on {focus.place}; small print: before \u2192 after, and the 95 % interval of the change."
+        f"{focus.chosen} minus {focus.reference} on {focus.place}; small print: the 95 % interval of the change, and before \u2192 after."
     )
     if "latency_s" in metrics:
         note += " Times are of one pass an arm: their intervals leave out how a machine drifts between passes."

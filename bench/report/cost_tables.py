@@ -10,35 +10,21 @@ from bench.records import Run, Training, TrainingPhase
 from bench.report import words
 from bench.report.cells import Cells
 from bench.report.focus import Focus
-from bench.report.tables import Column, Entry, Table, cell_entry, field_hints, level_entry, raw
+from bench.report.tables import Column, Entry, Table, cell_entry, field_hints, level_entry, once, raw
 
+TOKENS = ("prompt_tokens", "reasoning_tokens", "final_tokens", "output_tokens")
+ONCE = "Each number was measured once and has no interval."
 PHASE_NAMES = {"load": "load", "lora": "LoRA", "first_step": "first step", "steady": "steady steps", "save": "save"}
 
 
-def tokens(run: Run, focus: Focus, cells: Cells) -> Table | None:
+def tokens(focus: Focus, cells: Cells) -> Table | None:
     """Mean tokens an answer by arm and effort."""
-    here = run.samples[(run.samples["suite"] == focus.suite) & (run.samples["split"] == focus.split)]
-    means = here.groupby(["arm", "effort"], observed=True)[["prompt_tokens", "final_tokens"]].mean().to_dict("index")
     rows = []
-    for arm in focus.compared:
-        for effort in focus.efforts:
-            output = cells.overall("output_tokens", arm, focus.suite, focus.split, effort)
-            if output is None and (arm, effort) not in means:
-                continue
-            reasoning = cells.overall("reasoning_tokens", arm, focus.suite, focus.split, effort)
-            latency = cells.overall("latency_s", arm, focus.suite, focus.split, effort)
-            prompt, final = (means[arm, effort][name] for name in ("prompt_tokens", "final_tokens"))
-            rows.append(
-                (
-                    Entry(arm, tone="chosen" if arm == focus.chosen else ""),
-                    Entry(effort),
-                    level_entry("output_tokens", prompt),
-                    cell_entry("reasoning_tokens", reasoning),
-                    level_entry("output_tokens", final),
-                    cell_entry("output_tokens", output),
-                    cell_entry("latency_s", latency),
-                )
-            )
+    for arm, effort in itertools.product(focus.compared, focus.efforts):
+        found = {metric: cells.overall(metric, arm, focus.suite, focus.split, effort) for metric in (*TOKENS, "latency_s")}
+        if any(found.values()):
+            name = Entry(arm, tone="chosen" if arm == focus.chosen else "")
+            rows.append((name, Entry(effort), *(cell_entry(metric, cell) for metric, cell in found.items())))
     if not rows:
         return None
     hints = field_hints(records.Sample)
@@ -51,7 +37,13 @@ def tokens(run: Run, focus: Focus, cells: Cells) -> Table | None:
         Column("output", hints.get("output_tokens", "")),
         Column("latency", hints.get("latency_s", "")),
     )
-    return Table("tokens", "Mean tokens of an answer", columns, tuple(rows), f"{focus.place}; counted from token ids, not from text.")
+    return Table(
+        "tokens",
+        "Mean tokens of an answer",
+        columns,
+        tuple(rows),
+        f"{focus.place}; counted from token ids, not from text. Small print: 95 % interval, clustered by problem.",
+    )
 
 
 def pareto(focus: Focus, cells: Cells) -> Table | None:
@@ -67,10 +59,10 @@ def pareto(focus: Focus, cells: Cells) -> Table | None:
             (
                 Entry(arm, tone="chosen" if arm == focus.chosen else ""),
                 Entry(effort),
-                level_entry("accuracy", tokens.accuracy),
-                level_entry("output_tokens", tokens.cost),
+                level_entry("accuracy", tokens.accuracy, tokens.accuracy_ci, tokens.problems),
+                level_entry("output_tokens", tokens.cost, tokens.cost_ci, tokens.problems),
                 _member(tokens),
-                level_entry("latency_s", latency.cost if latency else None),
+                level_entry("latency_s", latency.cost, latency.cost_ci, latency.problems) if latency else Entry(words.MISSING),
                 _member(latency),
             )
         )
@@ -85,10 +77,10 @@ def pareto(focus: Focus, cells: Cells) -> Table | None:
         Column("latency"),
         Column("in the set by latency", "Share of draws of the problems in which no other is as accurate and as fast."),
     )
-    problems = next(iter(costs["output_tokens"].values())).problems
     note = (
-        f"{focus.place}, {words.plural(problems, 'problem')} that all of them answered. The Pareto set holds what no other beats in both; "
-        f"small print: whether it does as measured. Draws: {DRAWS:,}, with replacement. Latency is of one pass an arm."
+        f"{focus.place}, the problems that all of them answered. Small print: 95 % intervals, clustered by problem. The Pareto set holds "
+        f"what no other beats in both; small print: whether it does as measured. Draws: {DRAWS:,}, with replacement. Latency is of one "
+        "pass an arm."
     )
     return Table("pareto", "Worth its cost: the Pareto set", columns, tuple(rows), note)
 
@@ -96,7 +88,13 @@ def pareto(focus: Focus, cells: Cells) -> Table | None:
 def _member(point: ParetoPoint | None) -> Entry:
     if point is None:
         return Entry(words.MISSING)
-    return Entry(words.share(point.share, 0), raw(point.share), small="as measured: yes" if point.is_member else "as measured: no")
+    return Entry(
+        words.share(point.share, 0),
+        raw(point.share),
+        n=point.problems,
+        small="as measured: yes" if point.is_member else "as measured: no",
+        hint=f"of {DRAWS:,} draws of the problems, without interval",
+    )
 
 
 def training(run: Run) -> Table | None:
@@ -121,7 +119,7 @@ def training(run: Run) -> Table | None:
     note = words.listed(sorted({f"{item.method}, {item.optimizer or 'optimizer unknown'}" for item in run.training.values()}))
     shared = sorted({item.shared_run for item in run.training.values() if item.shared_run})
     note += f"; one training run served several step counts ({', '.join(shared)})" if shared else ""
-    return Table("training", "How each arm was trained", columns, rows, f"{note}.")
+    return Table("training", "How each arm was trained", columns, rows, f"{note}.", ONCE)
 
 
 def _training_row(item: Training, chosen: bool) -> tuple[Entry, ...]:
@@ -134,15 +132,15 @@ def _training_row(item: Training, chosen: bool) -> tuple[Entry, ...]:
     kind = "VRAM" if item.peak_vram_bytes is not None else "host" if memory is not None else ""
     return (
         name,
-        Entry(words.count(item.rank), str(item.rank), small=f"alpha{words.NBSP}{item.alpha:g}"),
-        Entry(words.count(item.steps), str(item.steps)),
-        Entry(words.count(item.trainable_parameters), raw(item.trainable_parameters), small=_kinds_words(kinds)),
-        Entry(words.first_to_last(losses), raw(losses[-1]) if losses else ""),
-        Entry(words.decimal(item.held_out_loss, 3), raw(item.held_out_loss)),
-        Entry(words.count(total), raw(total), small=channels),
-        Entry(words.seconds(item.wall_s), raw(item.wall_s)),
-        Entry(words.size(memory), raw(memory), small=kind),
-        Entry(words.size(item.adapter_bytes), raw(item.adapter_bytes)),
+        once(words.count(item.rank), item.rank, f"alpha{words.NBSP}{item.alpha:g}", is_count=True),
+        once(words.count(item.steps), item.steps, is_count=True),
+        once(words.count(item.trainable_parameters), item.trainable_parameters, _kinds_words(kinds), is_count=True),
+        once(words.first_to_last(losses), losses[-1] if losses else None),
+        once(words.decimal(item.held_out_loss, 3), item.held_out_loss),
+        once(words.count(total), total, channels, is_count=True),
+        once(words.seconds(item.wall_s), item.wall_s),
+        once(words.size(memory), memory, kind),
+        once(words.size(item.adapter_bytes), item.adapter_bytes),
     )
 
 
@@ -163,11 +161,11 @@ def training_phases(run: Run) -> Table | None:
                     Entry(training.arm, small="" if training.status == "trained" else "failed"),
                     Entry(training.method),
                     Entry(PHASE_NAMES.get(phase["name"], phase["name"])),
-                    Entry(words.seconds(phase["wall_s"]), raw(phase["wall_s"])),
-                    Entry(words.seconds(phase["median_step_s"]) if phase["steps"] else words.MISSING, raw(phase["median_step_s"])),
-                    Entry(words.count(phase["tokens_per_s"]) if phase["steps"] else words.MISSING, raw(phase["tokens_per_s"])),
-                    *(Entry(words.size(phase[name]), raw(phase[name])) for name in (*memory, "peak_rss_bytes")),
-                    *([Entry(words.count(phase["energy_j"]), raw(phase["energy_j"]))] if gpu else []),
+                    once(words.seconds(phase["wall_s"]), phase["wall_s"]),
+                    once(words.seconds(phase["median_step_s"]) if phase["steps"] else words.MISSING, phase["median_step_s"]),
+                    once(words.count(phase["tokens_per_s"]) if phase["steps"] else words.MISSING, phase["tokens_per_s"]),
+                    *(once(words.size(phase[name]), phase[name]) for name in (*memory, "peak_rss_bytes")),
+                    *([once(words.count(phase["energy_j"]), phase["energy_j"])] if gpu else []),
                 )
             )
     if not rows:
@@ -191,7 +189,14 @@ def training_phases(run: Run) -> Table | None:
         *([Column("energy, J", hints.get("energy_j", ""))] if gpu else []),
     )
     note = "Arms of one training run share its load, LoRA and first step. Peaks are the phase's own."
-    return Table("training-phases", "Training: time and memory of each phase", columns, tuple(rows), note)
+    return Table(
+        "training-phases",
+        "Training: time and memory of each phase",
+        columns,
+        tuple(rows),
+        note,
+        f"{ONCE} A step is the median of all steps of its phase.",
+    )
 
 
 def phases(run: Run) -> Table | None:
@@ -207,12 +212,12 @@ def phases(run: Run) -> Table | None:
             (
                 Entry(phase.arm),
                 Entry(f"{phase.suite}@{phase.split}"),
-                Entry(words.seconds(phase.wall_s), raw(phase.wall_s)),
-                Entry(words.share(outside), raw(outside)),
-                Entry(words.count(phase.output_tokens), str(phase.output_tokens)),
-                Entry(words.count(speed), raw(speed)),
-                *([Entry(words.size(phase.peak_vram_bytes), raw(phase.peak_vram_bytes))] if gpu else []),
-                Entry(words.size(phase.peak_rss_bytes), raw(phase.peak_rss_bytes)),
+                once(words.seconds(phase.wall_s), phase.wall_s),
+                once(words.share(outside), outside),
+                once(words.count(phase.output_tokens), phase.output_tokens, is_count=True),
+                once(words.count(speed), speed),
+                *([once(words.size(phase.peak_vram_bytes), phase.peak_vram_bytes)] if gpu else []),
+                once(words.size(phase.peak_rss_bytes), phase.peak_rss_bytes),
                 Entry(phase.engine, small=words.plural(phase.slots, "slot")),
             )
         )
@@ -227,7 +232,9 @@ def phases(run: Run) -> Table | None:
         Column("peak host memory"),
         Column("engine", numeric=False),
     )
-    return Table("phases", "Evaluation: time and memory", columns, tuple(rows), "One pass holds all languages and efforts of its data.")
+    return Table(
+        "phases", "Evaluation: time and memory", columns, tuple(rows), "One pass holds all languages and efforts of its data.", ONCE
+    )
 
 
 def hashes(run: Run) -> Table | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from bench import records
 from bench.records import Comparison, Run, Verdict
 from bench.report import words
@@ -21,7 +23,6 @@ def gates(run: Run) -> Table | None:
         Column("before"),
         Column("after"),
         Column("change", "After minus before, paired by problem; two-sided 95 % interval clustered by problem."),
-        Column("problems", field_hints(Comparison).get("clusters", "")),
         Column("why", numeric=False),
     )
     return Table("gates", "What each gate asked and saw", columns, tuple(_gate_row(run, gate) for gate in run.verdict.gates))
@@ -32,30 +33,40 @@ def _gate_row(run: Run, gate: Verdict) -> tuple[Entry, ...]:
     place = f"{gate.arm or 'no arm'} against {gate.against}, {gate.suite}@{gate.split}"
     question = words.question(asked) if asked else f"margin {words.size_of(gate.metric, gate.margin)}"
     flags = ", ".join(flag.replace("_", " ") for flag in (*gate.flags, *(() if gate.required else ("not_required",))))
-    found = next((one for one in run.comparisons if _is_of(one, gate)), None)
     return (
         Entry(gate.name, small=place),
         Entry(words.VERDICTS[gate.verdict], small=flags, tone=gate.verdict),
         Entry(f"{words.metric_words(gate.metric).name}, {gate.effort} effort", small=question),
-        _level_of(gate.metric, gate.before, found.before_ci if found else None, gate.clusters),
-        _level_of(gate.metric, gate.after, found.after_ci if found else None, gate.clusters),
-        change_entry(gate.metric, gate.delta, gate.ci),
-        Entry(words.count(gate.clusters) if gate.clusters else words.MISSING, str(gate.clusters)),
-        Entry("; ".join(gate.reasons) or words.MISSING),
+        _side(gate, gate.before, "before_ci"),
+        _side(gate, gate.after, "after_ci"),
+        _change(gate),
+        Entry(words.spoken("; ".join(gate.reasons)) or words.MISSING),
     )
 
 
-def _is_of(one: Comparison, gate: Verdict) -> bool:
-    """Whether a gate judged this comparison: a gate against the baseline judges another one, which is not in the run's record."""
-    names = ("arm", "against", "suite", "split", "effort", "metric", "before", "after")
-    return all(getattr(one, name) == getattr(gate, name) for name in names)
+def _side(gate: Verdict, value: float | None, name: str) -> Entry:
+    """One arm's level with its interval, where the gate has kept one."""
+    if not words.known(value):
+        return Entry(words.MISSING, hint="no comparison was made")
+    return _counted(level_entry(gate.metric, value, gate.evidence.get(name)), gate)
 
 
-def _level_of(metric: str, value: float | None, ci: tuple[float, float] | None, clusters: int) -> Entry:
-    """A level with its interval, where it is on record, and the number of problems."""
-    interval = words.level_interval(metric, *ci) if ci else ""
-    hint = "; ".join([*([f"95 % interval {interval}"] if interval else []), words.plural(clusters, "problem")])
-    return Entry(words.level(metric, value), raw(value), interval, hint if words.known(value) else "")
+def _change(gate: Verdict) -> Entry:
+    """The difference with its interval; of timing blocks and memory, which have no interval of their own, the ratio's."""
+    if not words.known(gate.delta):
+        return Entry(words.MISSING, hint="no comparison was made")
+    if gate.ci is not None:
+        return change_entry(gate.metric, gate.delta, gate.ci, gate.clusters)
+    ratio, ends = gate.evidence.get("ratio"), gate.evidence.get("ratio_ci")
+    small = f"ratio {ratio:.3f}, 95 % interval {ends[0]:.3f} to {ends[1]:.3f}" if ratio is not None and ends is not None else ""
+    return _counted(Entry(words.change(gate.metric, gate.delta), raw(gate.delta), small=small), gate)
+
+
+def _counted(entry: Entry, gate: Verdict) -> Entry:
+    """With what the number rests on: problems, pairs of timing blocks, or measurements of memory."""
+    measured = gate.evidence.get("measurements")
+    counted = "measurement" if measured else "timing block" if "blocks" in gate.evidence else "problem"
+    return dataclasses.replace(entry, n=measured or gate.clusters or None, counted=counted)
 
 
 def selection(run: Run) -> Table | None:
@@ -94,7 +105,7 @@ def selection(run: Run) -> Table | None:
 
 def _candidate_level(run: Run, candidate: records.Candidate, metric: str, value: float | None) -> Entry:
     found = _on_selection(run, candidate, metric)
-    return _level_of(metric, value, found.after_ci, found.clusters) if found else level_entry(metric, value)
+    return level_entry(metric, value, found.after_ci, found.clusters) if found else level_entry(metric, value)
 
 
 def _lost(run: Run, candidate: records.Candidate) -> Entry:
@@ -102,8 +113,8 @@ def _lost(run: Run, candidate: records.Candidate) -> Entry:
     drop, found = candidate.accuracy_drop, _on_selection(run, candidate, "accuracy")
     if drop is None:
         return Entry(words.MISSING)
-    interval = words.change_interval("accuracy", (-found.ci[1], -found.ci[0])) if found and found.ci else ""
-    return Entry(words.change("accuracy", drop), raw(drop), interval, f"95 % interval {interval}" if interval else "")
+    ends = (-found.ci[1], -found.ci[0]) if found and found.ci else None
+    return dataclasses.replace(change_entry("accuracy", drop, ends, found.clusters if found else 0), tone="")
 
 
 def _on_selection(run: Run, candidate: records.Candidate, metric: str) -> Comparison | None:

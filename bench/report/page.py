@@ -18,7 +18,7 @@ import yaml
 from markupsafe import Markup
 
 from bench.records import Run
-from bench.report import change_tables, cost_tables, gate_tables, score_tables, words
+from bench.report import change_tables, cost_tables, evidence_tables, gate_tables, score_tables, words
 from bench.report.answers import Answers
 from bench.report.cells import Cells
 from bench.report.figures import Figure
@@ -114,7 +114,9 @@ def render_history(sentence: str, method: str, problems: list[str], lines: Itera
 def sections(run: Run, focus: Focus | None, cells: Cells, figures: Mapping[str, Figure]) -> list[Section]:
     """The page's parts in order, without the empty ones."""
     if focus is None:
-        made = [_section("gates", "Gates", (), [gate_tables.gates(run), gate_tables.failed_arms(run)])]
+        made = [
+            _section("gates", "Gates", (), [gate_tables.gates(run), gate_tables.failed_arms(run)], folded=[evidence_tables.evidence(run)])
+        ]
         return [section for section in made if section]
     return [section for section in _sections(run, focus, cells, figures) if section]
 
@@ -129,6 +131,7 @@ def _sections(run: Run, focus: Focus, cells: Cells, figures: Mapping[str, Figure
         "Gates and changes" if run.verdict and run.verdict.gates else "Changes",
         (),
         [gate_tables.gates(run), change_tables.changes_by_effort(run, focus), change_tables.differences(focus)],
+        folded=[evidence_tables.evidence(run), *evidence_tables.guarded_languages(run)],
     )
     yield _section(
         "accuracy",
@@ -156,14 +159,14 @@ def _sections(run: Run, focus: Focus, cells: Cells, figures: Mapping[str, Figure
             score_tables.by_language(
                 focus, cells, "reasoning_language_fidelity", "fidelity-by-language", "Reasoning in the asked language, all values"
             ),
-            score_tables.final_languages(run, focus),
+            score_tables.final_languages(run, focus, cells),
         ],
     )
     yield _section(
         "cost",
         "Tokens and outcomes",
         drawn("token-distribution", "outcomes"),
-        [cost_tables.tokens(run, focus, cells), score_tables.outcomes(run, focus, cells)],
+        [cost_tables.tokens(focus, cells), score_tables.outcomes(run, focus, cells)],
     )
     yield _section(
         "selection",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from bench.records import OUTCOMES, Run
 from bench.repeats import repeat_table
 from bench.report import words
-from bench.report.cells import Cells
+from bench.report.cells import Cells, CellSummary
 from bench.report.focus import Focus
-from bench.report.tables import TRUNCATION_NOTICE, Column, Entry, Table, cell_entry, language_entry, raw
+from bench.report.tables import TRUNCATION_NOTICE, Column, Entry, Table, cell_entry, language_entry, level_entry, once
 from bench.stats import MeanEstimate
 
 
@@ -19,30 +19,30 @@ def by_effort(focus: Focus, cells: Cells, metric: str, title: str, places: Itera
     """Arm x effort, over all languages; one block of rows for each suite and split."""
     rows = []
     asked = list(places or focus.data)
+    numbers = {place: _problems(focus, cells, metric, place) for place in asked}
+    says_numbers = len(asked) > 1 and all(len(found) == 1 for found in numbers.values() if found)
     for suite, split in asked:
         for arm in focus.arms:
             found = [cells.overall(metric, arm, suite, split, effort) for effort in focus.efforts]
             if not any(found):
                 continue
-            where = [Entry(f"{suite}@{split}")] if len(asked) > 1 else []
+            small = words.plural(max(numbers[suite, split]), "problem") if says_numbers else ""
+            where = [Entry(f"{suite}@{split}", small=small)] if len(asked) > 1 else []
             tone = "chosen" if arm == focus.chosen else ""
             rows.append((*where, Entry(arm, tone=tone), *(cell_entry(metric, cell) for cell in found)))
     if not rows:
         return None
-    asked_of = ", ".join(f"{suite}@{split}: {words.plural(n, 'problem')}" for suite, split, n in _problems(focus, cells, metric, asked))
     data = [Column("data", numeric=False)] if len(asked) > 1 else []
     columns = (*data, Column("arm", numeric=False), *(Column(f"{effort} effort") for effort in focus.efforts))
-    note = f"{asked_of}. {_intervals_note(focus)}" + (_silent_note(focus, cells) if metric == "reasoning_language_fidelity" else "")
-    return Table(f"{metric.replace('_', '-')}-by-effort", title, columns, tuple(rows), note)
+    data_words = "" if len(asked) > 1 else f"{asked[0][0]}@{asked[0][1]}. "
+    note = f"{data_words}{_intervals_note(focus)}" + (_silent_note(focus, cells) if metric == "reasoning_language_fidelity" else "")
+    return Table(f"{metric.replace('_', '-')}-by-effort", title, columns, tuple(rows), note, says_numbers=says_numbers)
 
 
-def _problems(focus: Focus, cells: Cells, metric: str, places: list[tuple[str, str]]) -> Iterator[tuple[str, str, int]]:
-    """(suite, split, most problems that any arm was asked at any effort)."""
-    for suite, split in places:
-        found = [cells.overall(metric, arm, suite, split, effort) for arm in focus.arms for effort in focus.efforts]
-        counts = [cell.clusters for cell in found if cell]
-        if counts:
-            yield suite, split, max(counts)
+def _problems(focus: Focus, cells: Cells, metric: str, place: tuple[str, str]) -> set[int]:
+    """How many problems the cells of a suite and split hold: one number where all were asked the same."""
+    found = [cells.overall(metric, arm, *place, effort) for arm in focus.arms for effort in focus.efforts]
+    return {cell.clusters for cell in found if cell}
 
 
 def _intervals_note(focus: Focus) -> str:
@@ -86,35 +86,29 @@ def by_language(focus: Focus, cells: Cells, metric: str, name: str, title: str) 
     return Table(name, title, columns, tuple(rows), f"{focus.place}.")
 
 
-def final_languages(run: Run, focus: Focus) -> Table | None:
+def final_languages(run: Run, focus: Focus, cells: Cells) -> Table | None:
     """Language x effort for the compared arms: share of final answers in the question's language, of those that can be told."""
     if "final_language" not in run.samples:
         return None
-    here = run.samples[(run.samples["suite"] == focus.suite) & (run.samples["split"] == focus.split) & (run.samples["outcome"] != "error")]
-    told = here["final_language"].notna()
-    followed = (here["final_language"].astype(object) == here["language"].astype(object)).where(told)
-    frame = here[["arm", "language", "effort"]].assign(told=told, followed=followed.astype("float64"))
-    if not told.any():
-        return None
-    means = frame.groupby(["language", "arm", "effort"], observed=True)[["told", "followed"]].mean().reset_index().to_dict("records")
-    shares = {(str(row["language"]), str(row["arm"]), str(row["effort"])): (float(row["told"]), float(row["followed"])) for row in means}
     rows = []
     for language in focus.languages:
         for arm in focus.compared:
-            found = [shares.get((language, arm, effort)) for effort in focus.efforts]
-            if any(found):
-                rows.append((language_entry(focus, language), Entry(arm), *(_final_language(one) for one in found)))
+            at = [(arm, focus.suite, focus.split, language, effort) for effort in focus.efforts]
+            told = [cells.language("final_language_fidelity", *place) for place in at]
+            if any(told):
+                asked = [cells.language("accuracy", *place) for place in at]
+                rows.append((language_entry(focus, language), Entry(arm), *map(_final_language, told, asked)))
     columns = (Column("language", numeric=False), Column("arm", numeric=False), *(Column(f"{effort} effort") for effort in focus.efforts))
     note = f"{focus.place}. Of the final answers whose language can be told; small print: the share that is too short to tell."
     return Table("final-language", "Final answers in the question's language", columns, tuple(rows), note) if rows else None
 
 
-def _final_language(found: tuple[float, float] | None) -> Entry:
-    if found is None:
-        return Entry(words.MISSING)
-    told, followed = found
-    unknown = f"{words.share(1 - told)} unknown" if told < 1 else ""
-    return Entry(words.share(followed) if told else words.UNKNOWN, raw(followed if told else None), small=unknown)
+def _final_language(told: CellSummary | None, asked: CellSummary | None) -> Entry:
+    """`asked`: all scored answers of the cell."""
+    if told is None:
+        return Entry(words.UNKNOWN if asked else words.MISSING, hint="no final text is long enough to tell its language" if asked else "")
+    unknown = 1 - told.n / asked.n if asked else 0.0
+    return dataclasses.replace(cell_entry("final_language_fidelity", told), small=f"{words.share(unknown)} unknown" if unknown else "")
 
 
 def repeats(run: Run, focus: Focus) -> Table | None:
@@ -138,10 +132,7 @@ def repeats(run: Run, focus: Focus) -> Table | None:
 
 
 def _estimate(estimate: MeanEstimate | None) -> Entry:
-    if estimate is None:
-        return Entry(words.MISSING)
-    low, high = estimate.interval
-    return Entry(words.share(estimate.mean), raw(estimate.mean), small=words.level_interval("accuracy", low, high))
+    return level_entry("accuracy", estimate.mean, estimate.interval, estimate.clusters) if estimate else Entry(words.MISSING)
 
 
 def outcomes(run: Run, focus: Focus, cells: Cells) -> Table | None:
@@ -153,8 +144,10 @@ def outcomes(run: Run, focus: Focus, cells: Cells) -> Table | None:
             cell = cells.overall("accuracy", arm, focus.suite, focus.split, effort)
             if cell is None:
                 continue
-            shares = (cell.outcomes.get(outcome, 0.0) for outcome in OUTCOMES)
-            entries = [Entry(words.share(value), raw(value), hint=f"of {words.plural(cell.n, 'answer')}") for value in shares]
+            entries = [
+                cell_entry(f"{outcome}_share", cells.overall(f"{outcome}_share", arm, focus.suite, focus.split, effort))
+                for outcome in OUTCOMES
+            ]
             truncated, position = cell.outcomes.get("truncated", 0.0), OUTCOMES.index("truncated")
             if truncated:
                 final = truncated * in_final.get((arm, effort), 0.0)
@@ -162,7 +155,7 @@ def outcomes(run: Run, focus: Focus, cells: Cells) -> Table | None:
                 over = truncated > TRUNCATION_NOTICE
                 small, tone = (f"over 2 %: {small}", "warn") if over else (small, "")
                 entries[position] = dataclasses.replace(entries[position], small=small, tone=tone)
-            rows.append((Entry(arm), Entry(effort), *entries, Entry(words.count(cell.n), str(cell.n))))
+            rows.append((Entry(arm), Entry(effort), *entries, once(words.count(cell.n), cell.n, is_count=True)))
     if not rows:
         return None
     columns = (

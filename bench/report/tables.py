@@ -7,6 +7,7 @@ change_tables and cost_tables.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import inspect
 import textwrap
@@ -37,13 +38,29 @@ class Entry:
     text: str
     raw: str = ""
     """What is sorted by and copied as CSV; empty: the text."""
+    interval: str = ""
+    """Its 95 % interval, shown under it; `ends` are copied."""
+    ends: tuple[float, float] | None = None
+    n: int | None = None
+    """How many of `counted` it rests on; None where that does not apply or stands in the table's note."""
+    counted: str = "problem"
     small: str = ""
-    """A second line: the interval, or a warning."""
+    """A further line: levels, or a warning."""
     hint: str = ""
     tone: str = ""
     """CSS class: better, worse, warn, chosen, or a verdict's name."""
     heat: float | None = None
     """0 to 1 for a level, -1 to 1 for a change; shades the cell."""
+
+    @property
+    def number(self) -> str:
+        """What it rests on, in words; empty where that is not said cell by cell."""
+        return words.plural(self.n, self.counted) if self.n is not None else ""
+
+    @property
+    def hover(self) -> str:
+        """All that is known of the number: hint, interval, what it rests on."""
+        return "; ".join(part for part in (self.hint, f"95 % interval {self.interval}" if self.interval else "", self.number) if part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +73,26 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[tuple[Entry, ...], ...]
     note: str = ""
+    rests_on: str = ""
+    """What a number rests on whose cell does not say it: `One measurement, without interval.`"""
+    says_numbers: bool = False
+    """Whether rows already say how many problems their numbers rest on, so that no cell need."""
+
+    @property
+    def shared_number(self) -> str:
+        """What every number rests on, where that is the same for all: it is then said once, under the table."""
+        found = {entry.number for row in self.rows for entry in row if entry.number}
+        return found.pop() if len(found) == 1 and not self.says_numbers else ""
+
+    def beside(self, entry: Entry) -> str:
+        """What a cell itself says it rests on: nothing where that is said elsewhere."""
+        return "" if self.says_numbers or self.shared_number else entry.number
+
+    @property
+    def below(self) -> str:
+        """The note, what all numbers rest on, and what those rest on that have no interval."""
+        shared = f"Each number: {self.shared_number}." if self.shared_number else ""
+        return " ".join(part for part in (self.note, shared, self.rests_on) if part)
 
 
 @functools.cache
@@ -74,12 +111,13 @@ def field_hints(record: type) -> dict[str, str]:
     return hints
 
 
-def change_entry(metric: str, delta: float | None, ci: tuple[float, float] | None) -> Entry:
-    """A change with its interval; toned only where the interval lies on one side of zero."""
+def change_entry(metric: str, delta: float | None, ci: tuple[float, float] | None, n: int) -> Entry:
+    """A change with its interval over `n` problems; toned only where its interval lies on one side of zero."""
     if not words.known(delta):
         return Entry(words.UNKNOWN)
-    interval = words.change_interval(metric, ci)
-    return Entry(words.change(metric, delta), raw(delta), small=interval, hint=f"95 % interval {interval}", tone=direction(metric, ci))
+    text = words.change(metric, delta)
+    tone = direction(metric, ci) if text[0] in f"{words.MINUS}+" else ""  # what rounds to zero is nothing to praise or blame
+    return Entry(text, raw(delta), words.change_interval(metric, ci), ci, n or None, tone=tone)
 
 
 def direction(metric: str, ci: tuple[float, float] | None) -> str:
@@ -95,31 +133,44 @@ def compared_entry(comparison: Comparison | None, levels: bool = False) -> Entry
         return Entry(words.MISSING, hint="not applicable or not measured")
     if comparison.invalid_because:
         return Entry("not compared", hint="; ".join(comparison.invalid_because), tone="warn")
-    entry = change_entry(comparison.metric, comparison.delta, comparison.ci)
-    if not levels:
-        share = words.metric_words(comparison.metric).unit == "share" and comparison.delta is not None
-        heat = comparison.delta if share else None
-        text = words.change(comparison.metric, comparison.delta, unit=False)
-        return Entry(text, entry.raw, entry.small, f"{entry.hint}; {comparison.clusters:,} problems", entry.tone, heat)
-    before, after = (words.level(comparison.metric, value) for value in (comparison.before, comparison.after))
-    return Entry(entry.text, entry.raw, f"{before} \u2192 {after}; {entry.small}", f"{comparison.clusters:,} problems", entry.tone)
+    metric, delta = comparison.metric, comparison.delta
+    entry = change_entry(metric, delta, comparison.ci, comparison.clusters)
+    if levels:
+        before, after = (words.level(metric, value) for value in (comparison.before, comparison.after))
+        return dataclasses.replace(entry, small=f"{before} \u2192 {after}")
+    heat = delta if words.metric_words(metric).unit == "share" and words.known(delta) else None
+    return dataclasses.replace(entry, text=words.change(metric, delta, unit=False), heat=heat)
 
 
 def cell_entry(metric: str, cell: CellSummary | None, tone: str = "", heat: bool = False) -> Entry:
     """The level of a cell with its interval, and the truncated share where it is above TRUNCATION_NOTICE."""
     if cell is None:
         return Entry(words.MISSING, hint="not applicable or not measured", tone=tone)
-    interval = words.level_interval(metric, cell.low, cell.high)
-    hint = f"95 % interval {interval}; {words.plural(cell.n, 'answer')} to {words.plural(cell.clusters, 'problem')}"
     cut = cell.outcomes.get("truncated", 0.0) if metric == "accuracy" else 0.0
-    small = f"{interval}; {words.share(cut)} truncated" if cut > TRUNCATION_NOTICE else interval
-    text = words.level(metric, cell.mean)
-    return Entry(text, raw(cell.mean), small, hint, tone or ("warn" if cut > TRUNCATION_NOTICE else ""), cell.mean if heat else None)
+    warned = cut > TRUNCATION_NOTICE
+    return dataclasses.replace(
+        level_entry(metric, cell.mean, (cell.low, cell.high), cell.clusters),
+        small=f"{words.share(cut)} truncated" if warned else "",
+        hint=words.plural(cell.n, "answer"),
+        tone=tone or ("warn" if warned else ""),
+        heat=cell.mean if heat else None,
+    )
 
 
-def level_entry(metric: str, value: float | None) -> Entry:
-    """A level of which no interval is known."""
-    return Entry(words.level(metric, value), raw(value))
+def level_entry(metric: str, value: float | None, ci: tuple[float | None, float | None] | None = None, n: int | None = None) -> Entry:
+    """A level with its interval over `n` problems, as far as they are known."""
+    low, high = ci or (None, None)
+    if not words.known(value):
+        return Entry(words.UNKNOWN)
+    if low is None or high is None:
+        return Entry(words.level(metric, value), raw(value), "unknown" if ci else "", n=n)
+    return Entry(words.level(metric, value), raw(value), words.level_interval(metric, low, high), (low, high), n)
+
+
+def once(text: str, value: float | None, small: str = "", is_count: bool = False) -> Entry:
+    """A number without an interval: measured once, or (`is_count`) a count or a setting."""
+    hint = "not measured" if not words.known(value) else "exact" if is_count else "measured once, without interval"
+    return Entry(text, raw(value), small=small, hint=hint)
 
 
 def raw(value: float | None) -> str:
