@@ -231,7 +231,7 @@ def test_final_answers_in_another_language_are_told_and_unknown_ones_apart(tmp_p
     samples.loc[(samples["language"] == "es") & (samples.index % 2 == 0), "final_language"] = None
     focus = focus_on(run)
     assert focus is not None
-    table = score_tables.final_languages(dataclasses.replace(run, samples=samples), focus)
+    table = score_tables.final_languages(dataclasses.replace(run, samples=samples), focus, Cells(samples))
     assert table is not None
     shown = {row[0].text: row[2] for row in table.rows}
     assert (shown["en"].text, shown["en"].small) == (words.share(1.0), "")

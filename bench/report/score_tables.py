@@ -106,7 +106,8 @@ def final_languages(run: Run, focus: Focus, cells: Cells) -> Table | None:
 def _final_language(told: CellSummary | None, asked: CellSummary | None) -> Entry:
     """`asked`: all scored answers of the cell."""
     if told is None:
-        return Entry(words.UNKNOWN if asked else words.MISSING, hint="no final text is long enough to tell its language" if asked else "")
+        small, hint = f"{words.share(1.0)} unknown", "no final text is long enough to tell its language"
+        return Entry(words.UNKNOWN, small=small, hint=hint) if asked else Entry(words.MISSING)
     unknown = 1 - told.n / asked.n if asked else 0.0
     return dataclasses.replace(cell_entry("final_language_fidelity", told), small=f"{words.share(unknown)} unknown" if unknown else "")
 

@@ -11,7 +11,7 @@ from bench.experiment import Gate
 from bench.records import Verdict
 from bench.report import words
 
-WIDTH, LEFT, RIGHT, LINE = 400, 14, 386, 22
+WIDTH, LEFT, RIGHT, LINE, HALF_TEXT = 400, 14, 386, 22, 52
 
 
 class _Held(NamedTuple):
@@ -60,8 +60,9 @@ def draw_strip(gate: Verdict, asked: Gate | None) -> Markup | str:
     bad = (LEFT, float(at(edge))) if held.good_is_right else (float(at(edge)), RIGHT)
     low_text, estimate_text, high_text, edge_text = (held.text(value) for value in held[:4])
     label = f"interval {low_text} to {high_text}, estimate {estimate_text}, margin at {edge_text}"
-    anchors = [(at(edge), f"{edge_text} margin", "edge-text")]
-    if abs(float(at(0.0)) - float(at(edge))) > 52:
+    middle = min(max(float(at(edge)), LEFT + HALF_TEXT), RIGHT - HALF_TEXT)  # a label at the rim would be cut off
+    anchors = [(f"{middle:.1f}", f"{edge_text} margin", "edge-text")]
+    if abs(float(at(0.0)) - middle) > HALF_TEXT:
         anchors.append((at(0.0), "0", "zero-text"))
     texts = "".join(f'<text class="{name}" x="{x}" y="48">{text}</text>' for x, text, name in anchors)
     return Markup(
