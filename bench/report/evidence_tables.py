@@ -101,7 +101,7 @@ def _guarded(gate: Verdict) -> Table:
         Column("p, by Holm", "Of having lost no more than the margin; adjusted for all languages."),
     )
     note = "Small print: 95 % interval of each language alone, by Student's t; unknown where all problems changed alike."
-    return Table(f"guard-{gate.name}", f"Languages of the gate {gate.name}", columns, tuple(rows), note)
+    return Table(f"guard-{gate.name}", f"Gate {gate.name}: each language", columns, tuple(rows), note)
 
 
 def _unnamed(gates: tuple[Verdict, ...]) -> list[str]:
@@ -138,4 +138,5 @@ def _shown(kind: Kind, metric: str, value: Any) -> str:
             return words.size(value)
         case "count":
             return words.count(value)
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    shown = f"{value:.3f}" if abs(value) >= 0.001 or not value else f"{value:.2g}"
+    return shown.replace("-", words.MINUS)
