@@ -88,20 +88,19 @@ def by_language(focus: Focus, cells: Cells, metric: str, name: str, title: str) 
 
 def final_languages(run: Run, focus: Focus, cells: Cells) -> Table | None:
     """Language x effort for the compared arms: share of final answers in the question's language, of those that can be told."""
-    if "final_language" not in run.samples:
+    if "final_language" not in run.samples or run.samples["final_language"].isna().all():
         return None
-    rows, is_any_told = [], False
+    rows = []
     for language in focus.languages:
         for arm in focus.compared:
             at = [(arm, focus.suite, focus.split, language, effort) for effort in focus.efforts]
             told = [cells.language("final_language_fidelity", *place) for place in at]
             asked = [cells.language("accuracy", *place) for place in at]
-            is_any_told = is_any_told or any(told)
             if any(asked):
                 rows.append((language_entry(focus, language), Entry(arm), *map(_final_language, told, asked)))
     columns = (Column("language", numeric=False), Column("arm", numeric=False), *(Column(f"{effort} effort") for effort in focus.efforts))
     note = f"{focus.place}. Of the final answers whose language can be told; small print: the share that is too short to tell."
-    return Table("final-language", "Final answers in the question's language", columns, tuple(rows), note) if is_any_told else None
+    return Table("final-language", "Final answers in the question's language", columns, tuple(rows), note) if rows else None
 
 
 def _final_language(told: CellSummary | None, asked: CellSummary | None) -> Entry:
