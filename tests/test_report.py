@@ -428,7 +428,8 @@ def hostile_run() -> Run:
     samples = good.samples.copy()
     for column in ("completion", "answer", "target"):
         samples[column] = pd.Series(HOSTILE, index=samples.index, dtype=object)
-    gates = tuple(dataclasses.replace(gate, name=HOSTILE, reasons=(HOSTILE,)) for gate in run.verdict.gates)
+    evidence = {"by_language": {HOSTILE: {"delta": 0.1, "se": 0.1, "holm_p": 1.0}}, "selected_on": HOSTILE, HOSTILE: HOSTILE}
+    gates = tuple(dataclasses.replace(gate, name=HOSTILE, reasons=(HOSTILE,), evidence=evidence) for gate in run.verdict.gates)
     return dataclasses.replace(
         good,
         samples=samples,

@@ -226,4 +226,5 @@ def test_provenance_names_seeds_hashes_command_noise_and_what_no_interval_covers
 def test_a_ratio_is_drawn_against_its_margin_on_the_first_screen(pages: dict[str, Path]) -> None:
     html = pages["report"].read_text(encoding="utf-8")
     assert re.search(r'<svg class="strip"[^>]*aria-label="interval [^"]*, margin at \+10\.0\s%"', html)
+    assert re.search(r"<title>interval [^<]*, margin at \+10\.0\s%; 100\sproblems</title>", html)
     assert "output_tokens" not in html[html.index("<main>") : html.index('id="details"')]

@@ -44,6 +44,10 @@ def _percent(value: float) -> str:
     return words.signed(f"{abs(100 * value):.1f}", value) + f"{words.NBSP}%"
 
 
+def _rests_on(gate: Verdict) -> str:
+    return words.plural(gate.clusters, "timing block" if "blocks" in gate.evidence else "problem")
+
+
 def draw_strip(gate: Verdict, asked: Gate | None) -> Markup | str:
     """The margin as an edge, the forbidden side hatched, the interval as a bar; empty where none is held against a plain margin."""
     held = _held(gate, asked)
@@ -67,6 +71,7 @@ def draw_strip(gate: Verdict, asked: Gate | None) -> Markup | str:
     texts = "".join(f'<text class="{name}" x="{x}" y="48">{text}</text>' for x, text, name in anchors)
     return Markup(
         f'<svg class="strip" viewBox="0 0 {WIDTH} 54" role="img" aria-label="{label}">'
+        f"<title>{label}; {_rests_on(gate)}</title>"
         f'<rect class="bad" x="{bad[0]:.1f}" y="6" width="{max(0.0, bad[1] - bad[0]):.1f}" height="{2 * (LINE - 6)}"/>'
         f'<line class="axis" x1="{LEFT}" x2="{RIGHT}" y1="{LINE}" y2="{LINE}"/>'
         f'<line class="zero" x1="{at(0.0)}" x2="{at(0.0)}" y1="10" y2="{LINE + 12}"/>'
