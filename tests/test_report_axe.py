@@ -47,7 +47,8 @@ def page_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         if name == "empty history":
             return write_history([], [], root / name)
         verdicts: tuple[VerdictName, ...] = ("pass", "fail") if name == "compared" else tuple(one for one in VERDICTS if one == name)
-        runs = [fabricate_run(root / f"{name}-{verdict}", verdict, 4, 40) for verdict in verdicts]
+        runs = [fabricate_run(root / f"{name}-{verdict}", verdict, 4, 120) for verdict in verdicts]
+        assert [run.verdict.verdict for run in runs if run.verdict] == list(verdicts)
         for run in runs:
             run.folder.mkdir()
         return write_report(runs[0]) if len(runs) == 1 else write_comparison(runs[0], runs[1], root / name, (None, None))[0]
