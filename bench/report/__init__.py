@@ -15,6 +15,7 @@ from bench.history import Line
 from bench.records import Comparison, Run
 from bench.report.cells import Cells
 from bench.report.focus import Pair, focus_on
+from bench.store import writing
 
 __all__ = ["write_comparison", "write_history", "write_report"]
 
@@ -41,7 +42,7 @@ def write_report(run: Run, pair: Pair | None = None) -> Path:
     }
 
     folder = run.folder / "report"
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     for figure in figures.values():
         _replace(folder / f"{figure.name}.png", figure.png)
     for stale in set(folder.glob("*.png")) - {folder / f"{name}.png" for name in figures}:
@@ -49,7 +50,7 @@ def write_report(run: Run, pair: Pair | None = None) -> Path:
     for stale in set(folder.glob("answers/*.js")) - {folder / "answers" / name for name in beside}:
         stale.unlink()
     if beside:
-        (folder / "answers").mkdir(exist_ok=True)
+        _make(folder / "answers")
     for name, script in beside.items():
         _replace(folder / "answers" / name, script.encode())
     for path, data in files.items():
@@ -67,7 +68,7 @@ def write_comparison(before: Run, after: Run, folder: Path, arms: tuple[str | No
     if (folder / "run.json").exists():
         raise UsageError(f"{folder} is a run folder: pass another --out")
     joined, pair = join_runs(before, after, folder, arms)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     _replace(folder / "prompts.jsonl", "".join(prompt_lines((before, after))).encode())
     compared = [made for made in joined.comparisons if made.metric == "accuracy" and made.arm == pair.after]
     return write_report(joined, pair), compared
@@ -80,7 +81,7 @@ def write_history(lines: list[Line], problems: list[str], folder: Path) -> Path:
 
     parts = line_parts(lines)
     page = render_history(opening(lines), METHOD, problems, parts)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     figures = {folder / f"{figure.name}.png": figure.png for part in parts for figure in part.figures}
     for stale in set(folder.glob("line-*.png")) - set(figures):
         stale.unlink()
@@ -90,14 +91,20 @@ def write_history(lines: list[Line], problems: list[str], folder: Path) -> Path:
     return folder / "index.html"
 
 
+def _make(folder: Path) -> None:
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def _replace(path: Path, data: bytes) -> None:
-    """Write beside, then rename: a reader sees the old file or the new one, never half of one."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    """Write beside, then rename: a reader sees the old file or the new one, never half of one. Raises RunFolderError."""
+    with writing(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
