@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from bench.errors import ExperimentError, RunFolderError
 from bench.experiment import Experiment, parse_experiment
@@ -75,19 +75,20 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Replace a file as a whole: a reader sees the old text or the new, never half of it."""
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace a file as a whole: a reader sees the old content or the new, never half of it. Raises RunFolderError."""
+    data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(data)
             _sync(file)
         temporary.replace(path)
         sync_folder(path.parent)
 
 
-def _sync(file: TextIO) -> None:
+def _sync(file: IO[Any]) -> None:
     """On the disk itself, so that a loss of power cannot take it back."""
     file.flush()
     os.fsync(file.fileno())
@@ -274,9 +275,10 @@ class RunFolder:
         self.cells = {record.id: record for record in self.asked}
 
     def are_complete(self, records: list[CellRecord], samples: list[Sample]) -> bool:
-        """Whether every cell holds as many samples as it was planned to."""
+        """Whether every cell holds as many samples as it was planned to, and each sample's prompt is known."""
         held = Counter(sample.cell for sample in samples)
-        return all(self.cells[record.id].samples == held[record.id] for record in records)
+        are_whole = all(self.cells[record.id].samples == held[record.id] for record in records)
+        return are_whole and all(sample.prompt_hash in self._prompts for sample in samples)
 
     def plan_cells(self, counts: Mapping[CellId, int]) -> None:
         """Note how many samples each cell will hold, once its data are loaded."""

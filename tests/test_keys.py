@@ -82,6 +82,7 @@ def fill(place: Place, path: Path) -> None:
         assert len(jobs(place, folder)) == 2
         for cell in list(folder.cells):
             folder.add_sample(sample(0, cell))
+        folder.add_prompt(sample(0).prompt_hash, "a question")
         folder.plan_cells(dict.fromkeys(folder.cells, 1))
 
 

@@ -301,6 +301,21 @@ def test_a_number_that_is_none_is_damage(tmp_path: Path) -> None:
         load_run(tmp_path / "run")
 
 
+@pytest.mark.parametrize("garbage", [b"{", b"[]", b"{}", b"\0" * 50, b'{"prompt_hash": "a"}'])
+def test_a_damaged_prompt_is_named_and_nothing_is_changed(tmp_path: Path, garbage: bytes) -> None:
+    with create(tmp_path / "run") as folder:
+        folder.add_prompt("abc", "a question")
+    file = tmp_path / "run" / "prompts.jsonl"
+    file.write_bytes(garbage + b"\n" + file.read_bytes())
+    before = file.read_bytes()
+    with (
+        pytest.raises(RunFolderError, match=r"prompts.jsonl, line 1 is damaged .*: delete the file and --resume"),
+        reopen(tmp_path / "run"),
+    ):
+        pass
+    assert file.read_bytes() == before
+
+
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_any_prefix_of_a_cell_file_is_readable_and_yields_exactly_its_whole_lines(
@@ -328,6 +343,8 @@ def test_a_cell_is_complete_when_it_holds_what_was_planned(tmp_path: Path) -> No
         assert not folder.are_complete([record()], [])
         folder.plan_cells({CELL: 2})
         assert not folder.are_complete([record()], [sample(0)])
+        assert not folder.are_complete([record()], [sample(0), sample(1)]), "their prompt is not on record"
+        folder.add_prompt("abc", "a question")
         assert folder.are_complete([record()], [sample(0), sample(1)])
 
 

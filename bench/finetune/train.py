@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import time
 from collections import Counter
@@ -26,7 +25,7 @@ from bench.meter import Meter, Reading
 from bench.models import expert_layout, load_tokenizer
 from bench.phases import largest, median, merge_phases, phase_records
 from bench.records import LossPoint, Training, TrainingPhase
-from bench.store import ADAPTER_WEIGHTS, sha256_of, sync_folder, write_atomic
+from bench.store import ADAPTER_WEIGHTS, sha256_of, sync_folder, whole_folder, write_atomic
 
 ADAPTER_CONFIG = "adapter_config.json"
 COMMIT = "effortbench.json"
@@ -372,16 +371,12 @@ def find_checkpoint(folder: Path, key: str, before: int) -> Path | None:
 
 def save_adapter(model: Any, folder: Path) -> None:
     """Write an adapter as a whole: a reader finds all of it or nothing. Equal adapters are equal files."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed here
-    model.save_pretrained(str(temporary))
-    _sort_targets(temporary / ADAPTER_CONFIG)
-    sync_folder(temporary, files=True)  # the record that says it was saved is
-    if folder.exists():
-        for file in folder.iterdir():
-            file.unlink()
-        folder.rmdir()
-    os.replace(temporary, folder)
+    with whole_folder(folder) as temporary:
+        model.save_pretrained(str(temporary))
+        _sort_targets(temporary / ADAPTER_CONFIG)
+        sync_folder(temporary, files=True)  # the record that says it was saved is
+        shutil.rmtree(folder, ignore_errors=True)
+    sync_folder(folder.parent)
 
 
 def _sort_targets(config: Path) -> None:
