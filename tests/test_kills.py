@@ -48,7 +48,8 @@ MEASURED = {"wall_s", "peak_vram_bytes", "peak_reserved_bytes", "peak_rss_bytes"
 """What a training record says of how it went, and not of what came out."""
 
 LAUNCHER = """
-import json, os, signal, sys
+import json, os, sys
+os.sched_setaffinity(0, {int(sys.argv[1])})
 import matplotlib.backends.backend_agg, pandas, pyarrow.parquet, scipy.stats, torch
 from transformers import AutoTokenizer
 import bench.cli, bench.console, bench.finetune.data, bench.judging, bench.meter, bench.plan, bench.report, bench.report.page, bench.runner
@@ -84,11 +85,10 @@ class Launcher:
     def __init__(self, core: int):
         self.codes: dict[int, int | None] = {}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCHER],
+            [sys.executable, "-c", LAUNCHER, str(core)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
 

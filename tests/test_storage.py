@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import shutil
@@ -160,9 +159,13 @@ def test_an_adapter_that_finds_no_room_fails_its_arm_alone_and_is_trained_once_t
 # --- a folder that cannot be written
 
 
-def without_override() -> None:
-    """Root, too, may write only where the mode says so: it loses CAP_DAC_OVERRIDE when the command begins."""
-    ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # PR_CAPBSET_DROP; it fails for those who never had it
+WITHOUT_OVERRIDE = "import ctypes, os, sys; ctypes.CDLL(None).prctl(24, 1, 0, 0, 0); os.execv(sys.argv[1], sys.argv[1:])"
+"""Root, too, may write only where the mode says so: PR_CAPBSET_DROP takes CAP_DAC_OVERRIDE from it. It fails for those who never had it."""
+
+
+def unprivileged(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-c", WITHOUT_OVERRIDE, sys.executable, "-m", "bench", *arguments]
+    return subprocess.run(program, cwd=cwd, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
@@ -197,9 +200,7 @@ def test_a_run_in_a_read_only_folder_is_one_line_and_leaves_it_as_it_was(
         (["--out", "there/run", "--resume"], "there/run cannot be written: Permission denied"),
         (["--out", "there/run"], "there/run exists already"),
     ):
-        done = subprocess.run(
-            command("run", "tiny.yaml", *arguments), cwd=here, capture_output=True, text=True, check=False, preexec_fn=without_override
-        )
+        done = unprivileged("run", "tiny.yaml", *arguments, "--limit", str(ITEMS), cwd=here)
         assert_one_line(done.returncode, done.stderr, expected)
     assert contents(here / "there") == before
 
@@ -217,9 +218,7 @@ def test_a_read_only_run_can_be_read_and_what_would_be_written_into_it_is_one_li
 ) -> None:
     record_finalists(tmp_path / "run", (0.2, 0.7, 0.98))
     before = contents(read_only(tmp_path / "run"))
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False, preexec_fn=without_override
-    )
+    done = unprivileged(*arguments, cwd=tmp_path)
     assert_one_line(done.returncode, done.stderr, expected)
     assert contents(tmp_path / "run") == before
     assert effortbench("export", "run", "--out", "all.jsonl", cwd=tmp_path).returncode == 0
