@@ -22,7 +22,7 @@ from bench.harmony import find_specials
 EMBEDDED = Path(__file__).parent / "embedded" / "model"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 READ_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
-"""All that a model is loaded from."""
+"""All that a model is loaded from, in its own folder: openai/gpt-oss-20b holds its weights once more in `original/`, 13.8 GB."""
 _CHUNK_BYTES = 1 << 20
 
 
@@ -50,10 +50,11 @@ def _download(model: Model) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(model.id, revision=model.revision, allow_patterns=list(READ_FILES)))
+        return Path(snapshot_download(model.id, revision=model.revision, allow_patterns=list(READ_FILES), ignore_patterns=["*/*"]))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
+        commit = f" at {model.revision}" if model.revision else ""
         raise ModelError(
-            f"model {model.id!r} is no folder and could not be had from the hub ({type(error).__name__}): "
+            f"model {model.id!r} is no folder and could not be had from the hub{commit} ({type(error).__name__}): "
             "give a local folder, or a hub id that can be reached or is in the local cache"
         ) from error
 
