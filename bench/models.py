@@ -17,6 +17,7 @@ from typing import Any
 
 from bench.errors import ModelError
 from bench.experiment import Model
+from bench.expert_adapters import attach_per_expert, is_per_expert
 from bench.harmony import find_specials
 
 EMBEDDED = Path(__file__).parent / "embedded" / "model"
@@ -128,18 +129,21 @@ def merged(model: Any) -> Any:
 
 def attach(model: Any, adapter: Path) -> Any:
     """The model with the adapter on it, every weight of it in its place. Raises ModelError, as for an adapter of another base."""
-    from peft import PeftModel, get_peft_model_state_dict
-    from safetensors import safe_open
+    from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+    from safetensors.torch import load_file
 
     check_adapter(adapter)
+    is_fused = any(name.endswith(".experts.gate_up_proj") for name, _ in model.named_parameters())
     try:
-        with safe_open(adapter / ADAPTER_FILES[1], "pt") as file:
-            held = set(file.keys())
+        weights = load_file(adapter / ADAPTER_FILES[1])
+        if is_fused and is_per_expert(weights):
+            return attach_per_expert(model, LoraConfig.from_pretrained(str(adapter)), weights)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns of keys it did not find; they are refused below
             adapted = PeftModel.from_pretrained(model, str(adapter))
     except Exception as error:  # peft, torch and safetensors each raise their own kinds
         raise ModelError(f"adapter {adapter} does not fit the base model: {_one_line(error)}") from error
+    held = set(weights)
     expected = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
     if held != expected:
         strange = sorted(held ^ expected)
