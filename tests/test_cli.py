@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from busy import allowed_s, slowdown
 from fabricated import ACCURACY, fabricate_environment, fabricate_experiment, fabricate_run, fabricate_samples
 from test_store import plain, write_run
 
@@ -117,12 +118,13 @@ def test_ctrl_c_ends_a_real_run_within_two_seconds_and_says_how_to_go_on(tmp_pat
         give_up = time.monotonic() + 120
         while samples_in(tmp_path / "run") < 3 and process.poll() is None and time.monotonic() < give_up:
             time.sleep(0.02)
+        busy = slowdown()
         interrupted = time.monotonic()
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
         took = time.monotonic() - interrupted
     assert process.returncode == 130, out + err
-    assert took < 2
+    assert took < allowed_s(2, busy)
     assert "--resume" in err
     assert "Traceback" not in err
     run = load_run(tmp_path / "run")

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from busy import allowed_s, slowdown
 from fabricated import fabricate_experiment
 
-from bench.executors import QUIET, Failure, LocalExecutor, child_environment
+from bench.executors import PIPE_GRACE_S, QUIET, Failure, LocalExecutor, child_environment
 from bench.jobs import EvaluateJob, Event, Job, PassSpec
 
 EXPERIMENT = fabricate_experiment()
@@ -32,13 +33,13 @@ pytestmark = pytest.mark.usefixtures("in_time")
 
 @pytest.fixture
 def in_time() -> Any:
-    """A test that hangs fails after 30 s."""
+    """A test that hangs fails after two minutes."""
 
     def give_up(*_: object) -> None:
         raise TimeoutError("the executor hangs")
 
     before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(30)
+    signal.alarm(120)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
@@ -73,7 +74,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def is_gone(pid: int, within_s: float = 2.0) -> bool:
+def is_gone(pid: int, within_s: float = 10.0) -> bool:
     deadline = time.monotonic() + within_s
     while is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -235,9 +236,10 @@ def test_a_huge_job_blocks_nobody_whether_it_is_read_or_not(tmp_path: Path, prog
 
 def test_a_process_left_behind_by_a_dead_child_is_ended_and_keeps_nobody_waiting(tmp_path: Path) -> None:
     program = "pid = os.fork()\nif pid == 0: time.sleep(60)\nsay(event='pid', pid=pid)\nos.kill(os.getpid(), signal.SIGKILL)"
+    busy = slowdown()
     started = time.monotonic()
     heard, failures = run(tmp_path, program)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < allowed_s(PIPE_GRACE_S, busy)
     assert "SIGKILL" in failures["a"].reason
     assert is_gone(heard[0][1]["pid"])
 
@@ -250,20 +252,22 @@ def test_a_process_left_behind_by_a_dead_child_is_ended_and_keeps_nobody_waiting
 def test_an_exception_while_listening_ends_all_children_within_two_seconds(
     tmp_path: Path, error: type[BaseException], polite: bool
 ) -> None:
-    pids = []
+    pids: list[int] = []
+    busy, raised_at = slowdown(), 0.0
 
     def on_event(_: Job, event: Event) -> None:
+        nonlocal raised_at
         pids.append(event["pid"])
         if len(pids) == 2:
+            raised_at = time.monotonic()
             raise error("stop")
 
     program = "" if polite else "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
     used = executor(tmp_path, program + "say(event='pid', pid=os.getpid())\ntime.sleep(60)")
     with pytest.raises(error):
         used.run([job(name) for name in "abc"], on_event)
-    ended = time.monotonic()
-    assert all(is_gone(pid, 0.5) for pid in pids)
-    assert time.monotonic() - ended < 0.6
+    assert all(map(is_gone, pids))
+    assert time.monotonic() - raised_at < allowed_s(2, busy)
     assert not (tmp_path / "logs" / "c.log").exists()
 
 
@@ -296,7 +300,7 @@ for turn in range(12):
         print("interrupted", flush=True)
 """
     done = subprocess.run(
-        [sys.executable, "-c", loop], env={**os.environ, "MARK": mark}, capture_output=True, text=True, check=False, timeout=29
+        [sys.executable, "-c", loop], env={**os.environ, "MARK": mark}, capture_output=True, text=True, check=False, timeout=110
     )
     assert done.stdout.split() == ["interrupted"] * 12, done.stderr
     assert survivors(mark) == []
@@ -311,7 +315,7 @@ def survivors(mark: str) -> list[int]:
                 found.append(int(path.parent.name))
         except (OSError, ProcessLookupError):
             continue
-    return [pid for pid in found if not is_gone(pid, 1)]
+    return [pid for pid in found if not is_gone(pid)]
 
 
 # --- the real worker
