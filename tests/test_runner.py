@@ -389,6 +389,7 @@ bench.worker.main()
 """
 
 
+@pytest.mark.faults
 def test_a_run_whose_every_process_crashes_once_ends_like_any_other(rows: Path, finished: Run, tmp_path: Path) -> None:
     """Each at its second step or answer: what it had told is not asked again, what it had trained is gone on with."""
     plan = preflight(experiment(whole(rows, checkpoint_steps=1)))
@@ -406,6 +407,35 @@ def test_a_run_whose_every_process_crashes_once_ends_like_any_other(rows: Path, 
     assert len(progress.warnings) == len(done.retries) == 5
     assert done.training[ARM].status == "trained"
     assert done.training[ARM].losses == finished.training[ARM].losses
+
+
+DYING_ONCE = """
+import json, os, sys
+job = json.load(sys.stdin)
+def tell(**event): print(json.dumps(event), flush=True)
+is_first = not job["name"].endswith("-again")
+tell(event="training_phase", phase={"name": "load", "wall_s": 1.0 if is_first else 2.0})
+known = {"status": "trained", "reason": None, "rank": 4, "seed": 3407, "alpha": 16, "method": "unsloth", "trainable_parameters": 7}
+for step, stop in zip((2, 4)[-len(job["stops"]):], job["stops"]):
+    tell(event="step", step=step, loss=1.0, learning_rate=0.5)
+    tell(event="trained", training=known | {"arm": stop["arm"], "key": stop["key"], "steps": step})
+    if is_first: os.kill(os.getpid(), 9)
+tell(event="done")
+"""
+
+
+def test_a_training_run_that_is_killed_between_two_stops_is_tried_again_for_the_second_alone(rows: Path, tmp_path: Path) -> None:
+    data = {**base_alone(), "finetune": {**whole(rows)["finetune"], "steps": [2, 4]}}
+    plan, progress = preflight(experiment(data)), Silent()
+    with RunFolder.create(tmp_path / "run", plan.experiment, fabricate_environment(), "") as folder:
+        executor = LocalExecutor(1, tmp_path / "logs", command=(sys.executable, "-S", "-c", DYING_ONCE))
+        _train(_Conductor(plan, folder, executor, progress, None))
+        found = [read_training(folder.path, arm) for arm in ("r4-s2", "r4-s4")]
+    assert [(training.status, training.steps) for training in found if training] == [("trained", 2), ("trained", 4)]
+    assert folder.failed_arms == {}
+    assert [retry.job for retry in folder.retries] == ["train-unsloth-4-3407"]
+    assert progress.summaries == ["2 arms trained in 1 runs"]
+    assert (tmp_path / "logs" / "train-unsloth-4-3407-again.log").is_file()
 
 
 DYING_BASE = """
