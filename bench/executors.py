@@ -22,6 +22,7 @@ from pathlib import Path
 
 from bench.errors import EffortbenchError
 from bench.jobs import CONDUCTOR, WHERE_SIGNAL, Event, Job, longest_silence_s
+from bench.redaction import redact
 
 WORKER = (sys.executable, "-m", "bench.worker")
 INTERNAL = EffortbenchError.exit_code
@@ -151,7 +152,7 @@ class LocalExecutor:
                     watch.hear(job, is_last=event["event"] in ("failed", "done"))
                 self._end_hanging(watch.find_hanging())
                 if event["event"] == "failed":
-                    failures.setdefault(job.name, Failure(event["reason"], event["exit_code"]))
+                    failures.setdefault(job.name, Failure(redact(event["reason"], os.environ), event["exit_code"]))
                 elif event["event"] == "done":
                     done.add(job.name)
                 elif event["event"] == "ended":
@@ -186,6 +187,7 @@ class LocalExecutor:
                 _signal_group(process, signal.SIGKILL)  # what it left behind would keep the pipe open
                 returncode = process.wait()
                 reader.join(PIPE_GRACE_S)
+                self._redact_log(job)
                 self._processes.pop(job.name)
         except (OSError, ValueError) as error:
             events.put((job, {"event": "failed", "reason": f"the process could not be started: {error}", "exit_code": INTERNAL}))
@@ -250,6 +252,15 @@ class LocalExecutor:
         else:
             how = f"exited with {returncode}"
         return f"the process {how}{self._log_tail(job)}"
+
+    def _redact_log(self, job: Job) -> None:
+        """Libraries wrote it: a key that one of them printed is taken out as soon as nobody writes any more."""
+        if self.verbose:
+            return
+        text = self.log(job).read_text(encoding="utf-8", errors="surrogateescape")
+        clean = redact(text, os.environ)
+        if clean != text:
+            self.log(job).write_text(clean, encoding="utf-8", errors="surrogateescape")
 
     def _log_tail(self, job: Job) -> str:
         if self.verbose or not self.log(job).exists():

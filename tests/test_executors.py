@@ -215,6 +215,20 @@ def test_a_log_that_cannot_be_written_is_a_failure_not_a_hang(tmp_path: Path) ->
     assert "could not be started" in only_failure(tmp_path, DONE).reason
 
 
+@pytest.mark.parametrize("last", ["sys.exit(3)", "say(event='failed', reason='refused: ' + os.environ['HF_TOKEN'], exit_code=70)"])
+def test_a_key_that_a_child_prints_stands_neither_in_its_log_nor_in_the_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret_of_a_test")
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:hunter2@proxy.invalid:3128")
+    failure = only_failure(tmp_path, f"print(os.environ, file=sys.stderr, flush=True)\n{last}")
+    log = (tmp_path / "logs" / "a.log").read_text(encoding="utf-8")
+    assert "[HF_TOKEN]" in log
+    assert "http://me:[HTTPS_PROXY]@proxy.invalid:3128" in log
+    assert "[HF_TOKEN]" in failure.reason or "exited with 3" in failure.reason
+    assert not any(secret in log + failure.reason for secret in ("hf_secret_of_a_test", "hunter2"))
+
+
 HUGE = job("huge", done=({"completion": "x" * 3_000_000},))
 
 
