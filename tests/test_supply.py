@@ -68,7 +68,7 @@ def test_tox_installs_nothing_but_torch_without_a_hash_in_the_environments_that_
     running = text.partition("[testenv:.pkg]")[0]
     assert "deps = -r requirements.lock\n" in running
     assert re.findall(r"pip install .*", running) == [
-        "pip install --no-deps {opts} {packages}",
+        "pip install --no-deps -c requirements.in {opts} {packages}",
         "pip install --quiet --no-warn-conflicts -c requirements.in torch",
     ]
 
