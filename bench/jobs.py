@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,14 @@ from bench.experiment import Experiment, Method, Steps
 
 CONDUCTOR = "EFFORTBENCH_CONDUCTOR"
 """Environment variable of a child: the process id of who started it."""
+WHERE_SIGNAL = signal.SIGUSR1
+"""Asks a child that seems to hang to write into its log where it is."""
+START_S = 1800.0
+"""Longest that a child may be silent before its first word and between two phases: a 20B from a slow disk takes minutes, its first
+step compiles for minutes more, and a data set may come from the hub."""
+S_PER_GENERATED_TOKEN = 0.5
+S_PER_TRAINED_TOKEN = 0.1
+"""Both slower by far than a device that anybody waits for: what is slower still has most likely stopped."""
 Event = dict[str, Any]
 """`event` names it: plan, prompt, sample, canary, phase, step, training_phase, trained, failed, done."""
 
@@ -76,3 +85,18 @@ class EvaluateJob(_Job):
 
 
 Job = TrainJob | EvaluateJob
+
+
+def longest_silence_s(job: Job) -> float:
+    """Seconds without an event after which a job hangs, by what it was asked to do.
+
+    Training tells every optimizer step, and measures the held-out loss in between; an evaluation tells every answer, and the first may
+    need as many steps as an answer has tokens at most.
+    """
+    if isinstance(job, TrainJob):
+        finetune = job.experiment.finetune
+        assert finetune is not None, "a training job without a finetune block"
+        rows = finetune.batch_size * finetune.gradient_accumulation + finetune.held_out_rows
+        return START_S + rows * finetune.max_length * S_PER_TRAINED_TOKEN
+    evaluate = job.experiment.evaluate
+    return START_S + max(evaluate.max_new_tokens[effort] for effort in evaluate.efforts) * S_PER_GENERATED_TOKEN

@@ -473,6 +473,14 @@ class TimingBlock(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Retry(Record):
+    """A process that died or hung, so that what was left of its work was begun once more."""
+
+    job: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """A run folder, read back. `samples` has one row a sample and exactly the fields of `Sample` as columns."""
 
@@ -505,6 +513,8 @@ class Run:
     """Blocks of an experiment with `timing`, in the order they ran."""
     canaries: tuple[Canary, ...] = ()
     """Rows asked in two ways, by arm and check. Empty in runs recorded before they were asked."""
+    retries: tuple[Retry, ...] = ()
+    """Processes that died or hung and were begun once more, in that order."""
 
     def frame(self, what: Literal["comparisons", "gates", "cells", "phases", "training"]) -> pd.DataFrame:
         """These records as a data frame, one row each and exactly their fields as columns; `samples` is one already."""

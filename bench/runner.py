@@ -10,9 +10,10 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from bench.experiment import Arm, Confirm, Experiment, Extension, Select, Timing
 from bench.jobs import EvaluateJob, Event, Job, PassSpec, Stop, TrainJob
 from bench.models import ADAPTER_FILES, check_adapter, find_model, fingerprint, load_tokenizer
 from bench.phases import largest, merge_phases, phase_records
-from bench.records import Canary, CellId, CellRecord, Phase, Run, Sample, TimingBlock, Training, TrainingPhase
+from bench.records import Canary, CellId, CellRecord, Phase, Retry, Run, Sample, TimingBlock, Training, TrainingPhase
 from bench.rows import is_cached
 from bench.store import RunFolder, cell_file, load_run, read_samples, slug
 
@@ -241,6 +242,35 @@ def _finalists(conductor: _Conductor) -> list[Arm]:
     return [arm for arm in alive if arm.kind == "base" or (selection and arm.name == selection.chosen)]
 
 
+def _run_jobs(
+    conductor: _Conductor, jobs: Sequence[Job], on_event: Callable[[Job, Event], None], again: Callable[[Job], Job | None]
+) -> dict[str, Failure]:
+    """Run jobs and return the failures by name. One whose process died or hung is tried once more, on what was left of its work.
+
+    `again` makes that job from what was recorded; None where nothing was left to do.
+    """
+    failures = conductor.executor.run(jobs, on_event)
+    for job in jobs:
+        first = failures.get(job.name)
+        if first is None or not first.died:
+            continue
+        conductor.folder.add_retry(Retry(job.name, first.reason))
+        conductor.progress.warn(f"{job.name}: {first.reason}; trying once more")
+        del failures[job.name]
+        left = again(job)
+        if left is None:
+            continue
+        # alone: what died of too little memory may find more; under another name, for both logs are kept
+        second = left.model_copy(update={"name": f"{job.name}-again"})
+        for failure in conductor.executor.run([second], partial(_hear_as, job, on_event)).values():
+            failures[job.name] = replace(failure, reason=f"tried twice; first: {first.reason}; then: {failure.reason}")
+    return failures
+
+
+def _hear_as(first: Job, on_event: Callable[[Job, Event], None], _: Job, event: Event) -> None:
+    on_event(first, event)
+
+
 # --- training
 
 
@@ -263,7 +293,13 @@ def _train(conductor: _Conductor) -> None:
         elif event["event"] == "trained":
             records[job.name].end(Training.from_dict(event["training"]))
 
-    failures = conductor.executor.run(jobs, on_event)
+    def again(job: Job) -> Job | None:
+        left = next((left for left in _training_jobs(conductor) if left.name == job.name and left.stops), None)
+        if left is not None:
+            records[job.name].begin_again(left)
+        return left
+
+    failures = _run_jobs(conductor, jobs, on_event, again)
     for job in jobs:
         if job.name in failures:
             for arm in records[job.name].fail(failures[job.name].reason):
@@ -280,6 +316,12 @@ class _Unfinished:
         self.losses: list[dict[str, float]] = []
         self.phases: list[TrainingPhase] = []
         self.trained: set[str] = set()
+
+    def begin_again(self, left: TrainJob) -> None:
+        """Its process died; a checkpoint tells the steps and phases before it anew."""
+        self.job = left
+        self.losses.clear()
+        self.phases.clear()
 
     def add_phase(self, phase: TrainingPhase) -> None:
         self.phases.append(phase)
@@ -366,7 +408,8 @@ def _evaluate(
     conductor: _Conductor, title: str, arms: Iterable[Arm], places: Sequence[tuple[str, str]], extension: Extension | None = None
 ) -> None:
     """Ask every arm every place (suite, split), one process an arm."""
-    jobs = [job for arm in arms if (job := _evaluation_job(conductor, arm, places, extension)) is not None]
+    asked = list(arms)
+    jobs = [job for arm in asked if (job := _evaluation_job(conductor, arm, places, extension)) is not None]
     if not jobs:
         return
     conductor.progress.begin(title, None)
@@ -393,7 +436,12 @@ def _evaluate(
         elif event["event"] == "phase":
             conductor.folder.add_phase(Phase.from_dict(event["phase"]))
 
-    failures = conductor.executor.run(jobs, on_event)
+    def again(job: Job) -> Job | None:
+        assert isinstance(job, EvaluateJob)
+        planned[job.name] = 0
+        return next(_evaluation_job(conductor, arm, places, extension) for arm in asked if arm.name == job.arm)
+
+    failures = _run_jobs(conductor, jobs, on_event, again)
     for job in jobs:
         if job.name in failures:
             _fail_evaluation(conductor, job, failures[job.name])
@@ -563,7 +611,12 @@ def _timed(conductor: _Conductor, timing: Timing, block: int, arm: Arm, place: t
             passes.append((list(answers), Phase.from_dict(event["phase"])))
             answers.clear()
 
-    failures = conductor.executor.run([job], on_event)
+    def again(job: Job) -> Job:
+        passes.clear()
+        answers.clear()
+        return job
+
+    failures = _run_jobs(conductor, [job], on_event, again)
     if job.name in failures or len(passes) != 2:
         conductor.progress.warn(f"timing of {arm.name} failed in block {block}: {failures[job.name].reason if failures else 'no answers'}")
         return None

@@ -34,6 +34,7 @@ from bench.records import (
     Environment,
     Look,
     Phase,
+    Retry,
     Run,
     RunVerdict,
     Sample,
@@ -149,6 +150,7 @@ class RunFolder:
         self.looks: list[Look] = []
         self.timing: list[TimingBlock] = []
         self.canaries: list[Canary] = []
+        self.retries: list[Retry] = []
         self._asked: set[CellId] = set()
         self._files: dict[CellId, TextIO] = {}
         self._prompts: set[str] = set()
@@ -181,6 +183,7 @@ class RunFolder:
             self.phases = [Phase.from_dict(phase) for phase in state["phases"]]
             self.looks = [Look.from_dict(look) for look in state.get("looks", [])]
             self.canaries = [Canary.from_dict(canary) for canary in state.get("canaries", [])]
+            self.retries = [Retry.from_dict(retry) for retry in state.get("retries", [])]
         if found != self.experiment.name:
             raise RunFolderError(f"{self.path} holds experiment {found!r}, not {self.experiment.name!r}: pass another --out")
 
@@ -241,6 +244,7 @@ class RunFolder:
             "looks": [dataclasses.asdict(look) for look in self.looks],
             "timing": [dataclasses.asdict(block) for block in self.timing],
             "canaries": [dataclasses.asdict(canary) for canary in self.canaries],
+            "retries": [dataclasses.asdict(retry) for retry in self.retries],
         }
         write_atomic(self.path / "run.json", json.dumps(state, ensure_ascii=False, indent=1) + "\n")
 
@@ -305,6 +309,11 @@ class RunFolder:
         """Note how far two ways of asking differ; a check that is made again replaces the older one."""
         place = operator.attrgetter("arm", "suite", "split", "check")
         self.canaries = [*(known for known in self.canaries if place(known) != place(canary)), canary]
+        self.save()
+
+    def add_retry(self, retry: Retry) -> None:
+        """Note that a process died and its work is begun once more."""
+        self.retries.append(retry)
         self.save()
 
     def add_sample(self, sample: Sample) -> None:
@@ -395,6 +404,7 @@ def load_run(path: str | Path) -> Run:
             looks=tuple(Look.from_dict(look) for look in state.get("looks", [])),
             timing=tuple(TimingBlock.from_dict(block) for block in state.get("timing", [])),
             canaries=tuple(Canary.from_dict(canary) for canary in state.get("canaries", [])),
+            retries=tuple(Retry.from_dict(retry) for retry in state.get("retries", [])),
         )
 
 

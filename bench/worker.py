@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import faulthandler
 import json
 import math
 import os
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from pydantic import TypeAdapter
 
 from bench.errors import EffortbenchError
-from bench.jobs import CONDUCTOR, EvaluateJob, Event, Job, PassSpec, TrainJob
+from bench.jobs import CONDUCTOR, WHERE_SIGNAL, EvaluateJob, Event, Job, PassSpec, TrainJob
 from bench.records import Phase, Sample
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ CANARY_TOKENS = 32
 def main() -> None:
     """Run the job on standard input; exit 0 where it was done, 1 where it failed and said why."""
     _die_with_parent()
+    _tell_where()
     protocol = _take_stdout()
 
     def emit(event: Event) -> None:
@@ -61,6 +63,12 @@ def _die_with_parent() -> None:
     conductor = os.environ.get(CONDUCTOR)
     if conductor is not None and os.getppid() != int(conductor):  # it was killed while we started: no signal will come
         sys.exit(1)
+
+
+def _tell_where() -> None:
+    """Into the log, where this process crashed, or where it is when the conductor asks because nothing was heard of it."""
+    faulthandler.enable()
+    faulthandler.register(WHERE_SIGNAL, all_threads=True)
 
 
 def _take_stdout() -> TextIO:
