@@ -1,6 +1,6 @@
 """Records -> figures: SVG for the page, PNG beside it. The only module of the report that imports matplotlib.
 
-Every figure is five inches wide, so its text is readable at phone width. Colours in the SVG become CSS variables, so one drawing
+Every figure is narrow, so its text is readable at phone width. Colours in the SVG become CSS variables, so one drawing
 serves light, dark and print; shapes, hatches and labels carry the same facts without colour. A figure without data is None.
 """
 
@@ -28,7 +28,7 @@ from bench.report import words
 from bench.report.cells import Cells, CellSummary
 from bench.report.focus import Focus
 
-WIDTH = 5.0
+WIDTH = 4.3
 INK, MUTED, GRID, CARD = "#1b2330", "#5a6474", "#e4e8ee", "#ffffff"
 BASE, CHOSEN = "#6c7687", "#0a5fb8"
 OTHERS = ("#b85c00", "#007a5e", "#a3428c", "#2f8fc4", "#8a6d00", "#c0392b", "#4f5fc4", "#3f7f2e")
@@ -380,7 +380,7 @@ def over_releases(name: str, title: str, metric: str, labels: list[str], series:
             canvas,
             name,
             title,
-            "One value a release."
+            "One measurement a release, without interval. Ring: a step from the release before."
             if metric == "memory"
             else "Bars: 95 % interval, clustered by problem. Ring: a step from the release before. A gap: not comparable with it.",
             f"{title}, {words.plural(len(labels), 'release')}, first to last. {'; '.join(ends)}.",
@@ -476,7 +476,7 @@ def _language_cells(focus: Focus, cells: Cells, metric: str, arm: str, effort: s
 def _share_axis(axes: Axes, which: str, compact: bool = False) -> None:
     axis = axes.yaxis if which == "y" else axes.xaxis
     setter = axes.set_ylim if which == "y" else axes.set_xlim
-    setter(-0.04, 1.04)
+    setter(-0.09, 1.09) if compact else setter(-0.04, 1.04)
     axis.set_ticks([0, 0.5, 1] if compact else [0, 0.25, 0.5, 0.75, 1])
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}" if compact else f"{100 * value:.0f} %"))
     if compact:
