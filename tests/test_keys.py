@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from fabricated import fabricate_environment, fabricate_training
 from safetensors.numpy import save_file
+from test_runner import base_alone, cell_files, comparable, run
 from test_store import sample
 
 from bench import runner
@@ -271,3 +272,37 @@ def test_an_arm_whose_adapter_is_another_is_trained_anew(place: Place) -> None:
     """As where a second recipe's training was killed after its adapter was saved, and before its record was."""
     flip(fill_trained(place))
     assert len(training_jobs(place)) == 1
+
+
+# --- for real
+
+
+def save_lora(folder: Path, seed: int) -> None:
+    """An adapter of the embedded model that changes its answers."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from bench.models import load_checked
+
+    torch.manual_seed(seed)
+    model = get_peft_model(load_checked(EMBEDDED, "float32"), LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    model.save_pretrained(str(folder))
+
+
+@pytest.mark.slow
+def test_answers_of_an_adapter_that_was_replaced_under_its_name_are_asked_anew(tmp_path: Path) -> None:
+    """The resumed run ends as one that never saw the first adapter; base is not asked again."""
+    asked = {
+        **base_alone(languages=["en"], efforts=["low"], max_new_tokens={"low": 24}),
+        "adapters": [{"name": "ours", "path": str(tmp_path / "ours")}],
+    }
+    save_lora(tmp_path / "ours", 1)
+    first = run(asked, tmp_path / "run")
+    old, files = comparable(first), cell_files(first.folder)
+    shutil.rmtree(tmp_path / "ours")
+    save_lora(tmp_path / "ours", 2)
+    resumed, fresh = run(asked, tmp_path / "run", resume=True), run(asked, tmp_path / "fresh")
+    assert comparable(resumed) == comparable(fresh) != old
+    assert {path for path, state in cell_files(resumed.folder).items() if files[path] != state} == {"cells/ours/stories@dev.en.low.jsonl"}
+    assert resumed.cells == fresh.cells
+    assert len(resumed.phases) == 2, "what the first adapter cost says nothing of the second"

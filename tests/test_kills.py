@@ -1,8 +1,8 @@
 """A whole embedded run, training and report included, killed at random moments and gone on with until it is done: equal to one left alone.
 
-`tox -e faults` runs this. The moments are seeded draws: half of them in time, half in files that the run makes, temporary ones too (the first
-more often than the last), so that the short moments in which something is being written are met. Half of the kills meet the conductor alone, half all of its processes.
-Each run has one core, as many run side by side as there are.
+`tox -e faults` runs this. The moments are seeded draws: half of them in time, half in files that the run makes, temporary ones too and the
+first more often than the last, so that the short moments in which something is being written are met. Half of the kills meet the conductor
+alone, half all of its processes. Each run has one core, as many run side by side as there are.
 """
 
 from __future__ import annotations
