@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,6 +19,7 @@ import typer
 from rich.console import Console
 
 from bench.errors import EffortbenchError, RunFolderError, UsageError
+from bench.redaction import redact
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -377,7 +379,7 @@ def _exit_code() -> int:
         _print_error(str(error))
         return error.exit_code
     except Exception:
-        errors.print_exception()
+        errors.print(_escape(redact(traceback.format_exc(), os.environ)), soft_wrap=True, highlight=False)
         return INTERNAL_ERROR
     if code == INTERRUPTED:  # typer's word for a KeyboardInterrupt
         return _interrupted()
@@ -385,7 +387,7 @@ def _exit_code() -> int:
 
 
 def _print_error(message: str) -> None:
-    errors.print(f"[bold red]error:[/] {_escape(message)}", soft_wrap=True, highlight=False)
+    errors.print(f"[bold red]error:[/] {_escape(redact(message, os.environ))}", soft_wrap=True, highlight=False)
 
 
 def _interrupted() -> int:

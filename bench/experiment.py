@@ -205,6 +205,8 @@ class Evaluate(Strict):
     """Settings of a suite's own, by suite name, such as mmmlu's `subset`; its README lists them."""
     scorer: dict[str, str] = Field(default_factory=dict)
     """Filter that scores a suite, by suite name, such as mgsm's `simple-evals`; without it the first of its task."""
+    trusted: list[str] = []
+    """Suites, by name, whose task files may run code from outside their folders; without it such a suite is refused."""
 
     _values_differ = field_validator("suites", "languages", "efforts")(_distinct)
 
@@ -218,7 +220,7 @@ class Evaluate(Strict):
         names = self.suite_names
         if len(set(names)) != len(names):
             raise ValueError(f"suites must have different names, found {', '.join(names)}")
-        for block, named in (("data", self.data), ("options", self.options), ("scorer", self.scorer)):
+        for block, named in (("data", self.data), ("options", self.options), ("scorer", self.scorer), ("trusted", self.trusted)):
             strange = [name for name in named if name not in names]
             if strange:
                 raise ValueError(f"{block} names {', '.join(strange)}, but evaluate.suites has {', '.join(names)}")

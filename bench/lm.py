@@ -19,10 +19,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import evaluate.config
 import lm_eval
+import lm_eval.api.metrics  # fills the registry below
 import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
+from lm_eval.api.registry import metric_registry
 from lm_eval.tasks import TaskManager
 
 from bench import harmony
@@ -33,7 +36,10 @@ from bench.experiment import Evaluate
 from bench.languages import identify
 from bench.records import CellId, Outcome, Sample
 from bench.rows import INVALID
+from bench.taskfile import TaskFile
 
+evaluate.config.HF_EVALUATE_OFFLINE = True
+"""Nor does a task's own code fetch a metric's."""
 MEANS = ("mean", "nanmean")
 """Aggregations of lm-eval whose result is the mean of single answers' scores."""
 
@@ -105,6 +111,16 @@ def load_tasks(ask: Ask) -> dict[str, Any]:
     return tasks
 
 
+def refuse_fetched_code(task: TaskFile) -> None:
+    """Raise SuiteError where lm-eval would fetch a metric's code from the hub and run it."""
+    fetched = task.fetched_metrics(metric_registry)
+    if fetched:
+        raise SuiteError(
+            f"task {task.name}: {fetched[0]} is none of lm-eval's own metrics, and its code would be fetched from the hub and run: "
+            "write it beside the task file and name it with !function, or let process_results compute it"
+        )
+
+
 def _check_metric(name: str, task: Any) -> None:
     """Raise SuiteError where the first metric is no mean of single answers' scores: a cell's score is one, and so is its interval."""
     metric, aggregation = next(iter(task.aggregation().items()), (None, None))
@@ -137,15 +153,20 @@ def _load_folder(ask: Ask) -> dict[str, Any]:
         metadata={"data": data, **ask.evaluate.options.get(ask.suite.name, {})},
     )
     names = {ask.suite.task(language): language for language in ask.languages}
-    missing = [name for name in names if name not in manager.all_tasks]
+    files = {name: ask.suite.folder / f"{name}.yaml" for name in names}
+    missing = [name for name, path in files.items() if name not in manager.all_tasks or not path.is_file()]
     if missing:
         raise SuiteError(f"{ask.suite.folder} has no task {', '.join(missing)}: expected a file {missing[0]}.yaml")
-    return {names[name]: task for name, task in manager.load(list(names))["tasks"].items()}
+    for task in ask.suite.task_files:
+        refuse_fetched_code(task)
+    # by their files, which were looked at: another file of the folder could hold a task of the same name
+    return {names[name]: task for name, task in manager.load([str(path) for path in files.values()])["tasks"].items()}
 
 
 def _load_one(suite: TaskSuite, evaluate: Evaluate) -> dict[str, Any]:
     """The task of a suite that is one; lm-eval reads its file alone and looks through no folder. Raises SuiteError."""
     definition, data = suite.definition, suite.data_folder(evaluate.data)
+    refuse_fetched_code(definition)
     # the adapter makes samples_per_item itself: lm-eval's repeats share an item
     config: dict[str, Any] = {"include": str(definition.path), "task": definition.name, "repeats": 1}
     revision = evaluate.options.get(suite.name, {}).get("revision")

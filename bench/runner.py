@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.card import write_cards
-from bench.catalog import Hub, Suite, TaskSuite, find_suite
+from bench.catalog import Hub, Suite, TaskSuite, find_asked
 from bench.errors import ModelError, SuiteError, UsageError
 from bench.executors import Failure, LocalExecutor
 from bench.experiment import Arm, Confirm, Experiment, Extension, Select, Timing, load_experiment
@@ -134,7 +134,7 @@ def preflight(experiment: Experiment) -> Plan:
     from bench.harmony import render
 
     base = find_model(experiment.model)
-    suites = {suite.name: suite for suite in map(find_suite, experiment.evaluate.suites)}
+    suites = {suite.name: suite for name in experiment.evaluate.suites for suite in [find_asked(name, experiment.evaluate)]}
     for suite in suites.values():
         _check_data(suite, suite.choose_languages(experiment.evaluate.languages), experiment)
     for block in (experiment.select, experiment.confirm):
@@ -174,6 +174,11 @@ def _check_data(suite: Suite, languages: Sequence[str], experiment: Experiment) 
         for split in suite.splits:
             load_tasks(Ask("base", suite, split, languages, experiment.evaluate))
         return
+    if suite.task_files:
+        from bench.lm import refuse_fetched_code
+
+        for task in suite.task_files:
+            refuse_fetched_code(task)
     if suite.local_files is None:
         return
     folder = suite.data_folder(experiment.evaluate.data)

@@ -146,10 +146,10 @@ def _ask_canaries(job: EvaluateJob, model: Any, tokenizer: Any, emit: Emit) -> A
 
 
 def _ask(job: EvaluateJob, spec: PassSpec) -> Ask:
-    from bench.catalog import find_suite
+    from bench.catalog import find_asked
     from bench.lm import Ask
 
-    return Ask(job.arm, find_suite(spec.suite), spec.split, spec.languages, job.experiment.evaluate, job.limit)
+    return Ask(job.arm, find_asked(spec.suite, job.experiment.evaluate), spec.split, spec.languages, job.experiment.evaluate, job.limit)
 
 
 def _run_pass(job: EvaluateJob, spec: PassSpec, model: Any, tokenizer: Any, emit: Emit) -> Phase:
