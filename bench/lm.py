@@ -200,7 +200,7 @@ def run_pass(ask: Ask, engine: Engine, tokenizer: Any, done: Mapping[SampleKey, 
 class _Collector:
     """An engine that keeps the rows it is given and answers none."""
 
-    name, slots, model_s = "collector", 1, 0.0
+    name, slots, model_s, halvings = "collector", 1, 0.0, 0
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
@@ -260,7 +260,7 @@ class EffortLM(LM):
         for generation in self.engine.generate(rows):
             i, sample_index = asked[generation.index]
             reply = harmony.parse(generation.tokens, self.specials, self.decode)
-            if sample_index == 0:
+            if sample_index == 0 and generation.error is None:
                 finals[i] = complete_final(reply, questions[i].until)
             self.listener.on_sample(self._sample(questions[i], sample_index, rows[generation.index], generation, reply))
         return finals
@@ -305,7 +305,7 @@ class EffortLM(LM):
 
     def _sample(self, question: _Question, sample_index: int, row: Row, generation: Generation, reply: harmony.Reply) -> Sample:
         scored = score_final(question.task, question.instance, complete_final(reply, question.until))
-        outcome = judge_reply(reply, scored)
+        outcome = judge_reply(reply, scored) if generation.error is None else "error"
         asks_language = self.ask.suite.asks_reasoning_language
         return Sample(
             arm=self.ask.arm,
@@ -317,21 +317,21 @@ class EffortLM(LM):
             sample_index=sample_index,
             seed=row.seed if row.temperature > 0 else None,
             outcome=outcome,
-            score=scored.score if outcome in ("correct", "wrong") else 0.0,
-            answer=scored.answer,
+            score=None if outcome == "error" else scored.score if outcome in ("correct", "wrong") else 0.0,
+            answer=None if outcome == "error" else scored.answer,
             target=str(question.task.doc_to_target(question.instance.doc)),
             prompt_tokens=len(question.prompt),
             reasoning_tokens=reply.reasoning_tokens,
             final_tokens=reply.final_tokens,
             output_tokens=reply.output_tokens,
             stop_reason=generation.stop_reason,
-            latency_s=round(generation.latency_s, 6),
-            ttft_s=round(generation.ttft_s, 6),
+            latency_s=None if generation.latency_s is None else round(generation.latency_s, 6),
+            ttft_s=None if generation.ttft_s is None else round(generation.ttft_s, 6),
             asked_reasoning_language=question.language if asks_language else None,
             reasoning_language=identify(reply.analysis, {*self.ask.suite.languages, "en"}),
             prompt_hash=question.prompt_hash,
             completion=self.decode(generation.tokens),
-            error=None,
+            error=generation.error,
             final_language=identify(reply.final, {*self.ask.suite.languages, "en"}),
         )
 

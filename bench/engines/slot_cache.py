@@ -48,6 +48,12 @@ class SlotCache:
             for buffer in layer:
                 buffer[target] = buffer[source]
 
+    def clear(self, first: int) -> None:
+        """Zero the slots from `first` on: a hidden column still takes part, with weight zero, and zero times NaN is NaN."""
+        for layer in self.layers.values():
+            for buffer in layer:
+                buffer[first:] = 0
+
     def extend(self, layer: int, keys: Tensor, values: Tensor, window: int | None) -> tuple[Tensor, Tensor, Tensor]:
         """Store new keys and values, (rows, heads, queries, dim); returns all that the queries may see, and the mask."""
         layout = self._layouts.get(window)

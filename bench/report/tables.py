@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from bench import records
 from bench.pareto import DRAWS, ParetoPoint
-from bench.records import OUTCOMES, Comparison, Run, Training, TrainingPhase, Verdict
+from bench.records import OUTCOMES, Comparison, Phase, Run, Training, TrainingPhase, Verdict
 from bench.repeats import repeat_table
 from bench.report import words
 from bench.report.cells import Cells, CellSummary
@@ -672,7 +672,7 @@ def phases(run: Run) -> Table | None:
                 Entry(words.count(speed), _raw(speed)),
                 *([Entry(words.size(phase.peak_vram_bytes), _raw(phase.peak_vram_bytes))] if gpu else []),
                 Entry(words.size(phase.peak_rss_bytes), _raw(phase.peak_rss_bytes)),
-                Entry(phase.engine, small=words.plural(phase.slots, "slot")),
+                Entry(phase.engine, small=_side_by_side(phase)),
             )
         )
     columns = (
@@ -687,6 +687,12 @@ def phases(run: Run) -> Table | None:
         Column("engine", numeric=False),
     )
     return Table("phases", "Evaluation: time and memory", columns, tuple(rows), "One pass holds all languages and efforts of its data.")
+
+
+def _side_by_side(phase: Phase) -> str:
+    """How many rows ran side by side, and what memory made of it."""
+    rows = words.plural(phase.slots, "slot") if phase.engine == "slots" else f"batch {phase.slots:,}"
+    return f"{rows}, out of memory {words.plural(phase.halvings, 'time')}" if phase.halvings else rows
 
 
 def hashes(run: Run) -> Table | None:
