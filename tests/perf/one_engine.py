@@ -19,10 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from bench.engines import Row
 from bench.engines.plain import GenerateEngine
@@ -30,6 +29,7 @@ from bench.engines.slots import SlotEngine
 from bench.harmony import render
 from bench.models import EMBEDDED, load_checked, load_tokenizer
 
+ROOT = Path(__file__).parents[2]
 EFFORTS = {"low": (48, 8), "medium": (160, 45), "high": (320, 130)}
 """Limit of an answer and mean of what it takes; one in some thirty runs into its limit."""
 NEVER = 10**6
@@ -71,7 +71,10 @@ def slots(width: int, model: Any, tokenizer: Any, texts: list[str], rows: list[R
             return "stop" if len(entry.tokens) >= lengths[entry.index] else None
 
     def run() -> int:
-        asked = [Row(tuple(tokenizer(text, add_special_tokens=False)["input_ids"]), row.max_new_tokens) for text, row in zip(texts, rows)]
+        asked = [
+            Row(tuple(tokenizer(text, add_special_tokens=False)["input_ids"]), row.max_new_tokens)
+            for text, row in zip(texts, rows, strict=True)
+        ]
         made = 0
         for generation in Forced(model, frozenset({NEVER}), width).generate(asked):
             tokenizer.decode(generation.tokens)
@@ -82,7 +85,7 @@ def slots(width: int, model: Any, tokenizer: Any, texts: list[str], rows: list[R
 
 
 def generate(width: int, model: Any, tokenizer: Any, texts: list[str], rows: list[Row], lengths: list[int]) -> Callable[[], int]:
-    limited = [Row(row.prompt, length) for row, length in zip(rows, lengths)]
+    limited = [Row(row.prompt, length) for row, length in zip(rows, lengths, strict=True)]
 
     def run() -> int:
         return sum(len(generation.tokens) for generation in GenerateEngine(model, frozenset({NEVER}), width).generate(limited))
@@ -95,14 +98,14 @@ def lm_eval(width: int, model: Any, tokenizer: Any, texts: list[str], rows: list
     from lm_eval.models.huggingface import HFLM
     from transformers import LogitsProcessor, LogitsProcessorList
 
-    wanted = {row.prompt: length for row, length in zip(rows, lengths)}
+    wanted = {row.prompt: length for row, length in zip(rows, lengths, strict=True)}
     made = 0
 
     class Stopping(LogitsProcessor):
         """The stop token comes where the row is to end, and not before."""
 
         def __init__(self, context: Any, mask: Any):
-            prompts = [tuple(ids[kept.bool()].tolist()) for ids, kept in zip(context, mask)]
+            prompts = [tuple(ids[kept.bool()].tolist()) for ids, kept in zip(context, mask, strict=True)]
             self.lengths = torch.tensor([wanted[prompt] for prompt in prompts])
             self.width = context.shape[1]
 
@@ -122,7 +125,7 @@ def lm_eval(width: int, model: Any, tokenizer: Any, texts: list[str], rows: list
     stop = tokenizer.decode([tokenizer.eos_token_id])
     requests = [
         Instance("generate_until", {}, (text, {"until": [stop], "max_gen_toks": row.max_new_tokens, "do_sample": False}), number)
-        for number, (text, row) in enumerate(zip(texts, rows))
+        for number, (text, row) in enumerate(zip(texts, rows, strict=True))
     ]
 
     def run() -> int:
@@ -140,15 +143,13 @@ def continuous(width: int, model: Any, tokenizer: Any, texts: list[str], rows: l
 
     model.set_attn_implementation("paged|eager")
     config = GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0, max_new_tokens=max(lengths))
-    hints = WorkloadHints(
-        max_prompt_length=max(len(row.prompt) for row in rows), max_generated_length=max(lengths), num_requests=len(rows)
-    )
+    hints = WorkloadHints(max_prompt_length=max(len(row.prompt) for row in rows), max_generated_length=max(lengths), num_requests=len(rows))
     batching = ContinuousBatchingConfig(block_size=32, num_blocks=16 * width, max_batch_tokens=2048, max_requests_per_batch=width)
 
     def run() -> int:
         made = 0
         with model.continuous_batching_context_manager(config, continuous_batching_config=batching, workload_hints=hints) as manager:
-            for row, length in zip(rows, lengths):
+            for row, length in zip(rows, lengths, strict=True):
                 manager.add_request(list(row.prompt), max_new_tokens=length)
             for _ in rows:
                 while (result := manager.get_result(timeout=1)) is None or not result.is_finished():
