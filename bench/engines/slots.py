@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bench.engines.base import Generation, Row
+from bench.engines.graphs import Capture, GraphedSteps
 from bench.engines.limits import NO_MEMORY, NO_NUMBERS, Width, context_of, failed, is_out_of_memory, refuse, room
 from bench.engines.sampling import NOT_A_NUMBER, next_tokens
 from bench.engines.slot_cache import SlotCache
@@ -40,16 +41,25 @@ class _Live:
     ttft_s: float = 0.0
     tokens: list[int] = field(default_factory=list)
 
+    @property
+    def newest(self) -> int:
+        """Position of its newest token."""
+        return len(self.row.prompt) + len(self.tokens) - 1
+
 
 class SlotEngine:
     """Continues rows side by side in `slots` slots. Greedy float32 output equals transformers' generate at batch 1."""
 
     name = "slots"
 
-    def __init__(self, model: Any, stop_ids: frozenset[int], slots: int, *, prefill_tokens: int = PREFILL_TOKENS):
+    def __init__(
+        self, model: Any, stop_ids: frozenset[int], slots: int, *, prefill_tokens: int = PREFILL_TOKENS, capture: Capture | None = None
+    ):
         self.model = model
         self.stop_ids = stop_ids
         self.prefill_tokens = prefill_tokens
+        self.capture = capture
+        """How decode steps are recorded, to be replayed; None runs each as it comes."""
         self.model_s = 0.0
         self._width = Width(slots)
 
@@ -97,6 +107,7 @@ class SlotEngine:
     def _serve(self, rows: Sequence[Row], limits: Mapping[int, int], queue: list[int]) -> Iterator[Generation]:
         """Run the queue through fresh slots."""
         cache = SlotCache(self.slots)
+        graphed = GraphedSteps(self.model, cache, self.capture) if self.capture else None
         live: list[_Live] = []
         with slot_functions(self.model):
             while queue or live:
@@ -106,7 +117,7 @@ class SlotEngine:
                     live += new
                 else:
                     new = live
-                    logits = self._forward(cache, 0, new, [entry.tokens[-1:] for entry in new])
+                    logits = self._decode(cache, new, graphed)
                 tokens = next_tokens(logits, [entry.row for entry in new], [len(entry.tokens) for entry in new])
                 self._append(new, tokens.tolist())
                 yield from self._release(cache, live)
@@ -134,15 +145,24 @@ class SlotEngine:
         width = max(map(len, inputs))
         device = self.model.device
         ids = torch.tensor([[0] * (width - len(tokens)) + tokens for tokens in inputs], device=device)
-        last = torch.tensor([len(entry.row.prompt) + len(entry.tokens) - 1 for entry in entries], device=device)
-        positions = (last[:, None] + torch.arange(1 - width, 1, device=device)).clamp(min=0)
-        cache.begin(first, last, width)
+        newest = [entry.newest for entry in entries]
+        last = torch.tensor(newest, device=device)
+        positions = last[:, None] if width == 1 else (last[:, None] + torch.arange(1 - width, 1, device=device)).clamp(min=0)
+        cache.begin(first, last, width, max(newest) + 1)
         logits: Tensor = self.model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=1, slot_cache=cache).logits[
             :, -1
         ]
         expected = self.model.config.get_text_config().num_hidden_layers
         if len(cache.layers) != expected:
             raise SlotsUnsupportedError(f"{len(cache.layers)} of {expected} layers reached the slots")
+        self.model_s += time.perf_counter() - started
+        return logits
+
+    def _decode(self, cache: SlotCache, entries: list[_Live], graphed: GraphedSteps | None) -> Tensor:
+        if graphed is None:
+            return self._forward(cache, 0, entries, [entry.tokens[-1:] for entry in entries])
+        started = time.perf_counter()
+        logits = graphed([entry.tokens[-1] for entry in entries], [entry.newest for entry in entries])
         self.model_s += time.perf_counter() - started
         return logits
 
