@@ -239,7 +239,9 @@ class Phase(Record):
     peak_reserved_bytes: int | None
     peak_rss_bytes: int | None
     engine: str
+    """What really ran: `slots`, or `generate` where the model's layers do not reach the slots."""
     slots: int
+    """Rows side by side at most, when the pass ended: of the batch, where the engine is `generate`."""
     peak_process_bytes: int | None = None
     """Device memory of the process by NVML."""
     peak_device_bytes: int | None = None
@@ -248,6 +250,8 @@ class Phase(Record):
     """Energy of the device during the pass by NVML's counter, other processes' work included."""
     correct: int | None = None
     """Answers of the pass that are right; None in records from before it was kept."""
+    halvings: int | None = None
+    """How often memory ran out, so that half the rows went on side by side; None in records from before it was kept."""
 
     @property
     def joules_per_correct(self) -> float | None:

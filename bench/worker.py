@@ -192,6 +192,7 @@ def _run_pass(job: EvaluateJob, spec: PassSpec, model: Any, tokenizer: Any, emit
         peak_device_bytes=reading.peak_device_bytes,
         energy_j=reading.energy_j,
         correct=correct,
+        halvings=engine.halvings,
     )
 
 

@@ -6,7 +6,7 @@ import itertools
 
 from bench import records
 from bench.pareto import DRAWS, ParetoPoint
-from bench.records import Run, Training, TrainingPhase
+from bench.records import Phase, Run, Training, TrainingPhase
 from bench.report import words
 from bench.report.cells import Cells
 from bench.report.focus import Focus
@@ -218,7 +218,7 @@ def phases(run: Run) -> Table | None:
                 once(words.count(speed), speed),
                 *([once(words.size(phase.peak_vram_bytes), phase.peak_vram_bytes)] if gpu else []),
                 once(words.size(phase.peak_rss_bytes), phase.peak_rss_bytes),
-                Entry(phase.engine, small=words.plural(phase.slots, "slot")),
+                Entry(phase.engine, small=_side_by_side(phase)),
             )
         )
     columns = (
@@ -249,3 +249,9 @@ def hashes(run: Run) -> Table | None:
     columns = tuple(Column(title, numeric=title == "answers") for title in titles)
     note = "Same key: the same weights, adapter, template, decoding, suite, engine and dtype."
     return Table("cell-keys", "Cell keys", columns, rows, note)
+
+
+def _side_by_side(phase: Phase) -> str:
+    """How many rows ran side by side, and what memory made of it."""
+    rows = words.plural(phase.slots, "slot") if phase.engine == "slots" else f"batch {phase.slots:,}"
+    return f"{rows}, out of memory {words.plural(phase.halvings, 'time')}" if phase.halvings else rows
