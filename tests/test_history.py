@@ -112,7 +112,7 @@ def test_a_step_of_memory_is_marked_where_a_gate_would_not_allow_it(run: Run, tm
     line = join_releases(("embedded", "gpu", "stories", "gate"), releases)
     assert line.memory_steps == {2}  # 0.5 GiB is within 2 % and 256 MiB, 0.7 GiB is not; from unknown to known is no step
     page = write_history([line], [], tmp_path).read_text(encoding="utf-8")
-    assert "Peak VRAM: +716\u00a0MiB" in page
+    assert "Peak VRAM: +717\u00a0MiB" in page
 
 
 def test_a_damaged_version_is_told_and_left_out(checkout: Path, run: Run, tmp_path: Path) -> None:

@@ -231,7 +231,7 @@ def test_final_answers_in_another_language_are_told_and_unknown_ones_apart(tmp_p
     samples.loc[(samples["language"] == "es") & (samples.index % 2 == 0), "final_language"] = None
     focus = focus_on(run)
     assert focus is not None
-    table = score_tables.final_languages(dataclasses.replace(run, samples=samples), focus)
+    table = score_tables.final_languages(dataclasses.replace(run, samples=samples), focus, Cells(samples))
     assert table is not None
     shown = {row[0].text: row[2] for row in table.rows}
     assert (shown["en"].text, shown["en"].small) == (words.share(1.0), "")
@@ -428,7 +428,8 @@ def hostile_run() -> Run:
     samples = good.samples.copy()
     for column in ("completion", "answer", "target"):
         samples[column] = pd.Series(HOSTILE, index=samples.index, dtype=object)
-    gates = tuple(dataclasses.replace(gate, name=HOSTILE, reasons=(HOSTILE,)) for gate in run.verdict.gates)
+    evidence = {"by_language": {HOSTILE: {"delta": 0.1, "se": 0.1, "holm_p": 1.0}}, "selected_on": HOSTILE, HOSTILE: HOSTILE}
+    gates = tuple(dataclasses.replace(gate, name=HOSTILE, reasons=(HOSTILE,), evidence=evidence) for gate in run.verdict.gates)
     return dataclasses.replace(
         good,
         samples=samples,

@@ -6,8 +6,10 @@ axe-core is not part of this repository: `npm install axe-core` in the checkout,
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +36,23 @@ def axe() -> str:
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def page_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The page of a name, written once and only where it is asked for."""
     root = tmp_path_factory.mktemp("pages")
-    runs = {verdict: fabricate_run(root / verdict, verdict, 4, 40) for verdict in VERDICTS}
-    for run in runs.values():
-        run.folder.mkdir()
-    return {
-        **{verdict: write_report(run) for verdict, run in runs.items()},
-        "compared": write_comparison(runs["pass"], runs["fail"], root / "compared", (None, None))[0],
-        "history": write_history([two_releases()], ["something is left out"], root / "history"),
-        "empty history": write_history([], [], root / "empty"),
-    }
+
+    @functools.cache
+    def write(name: str) -> Path:
+        if name == "history":
+            return write_history([two_releases()], ["something is left out"], root / name)
+        if name == "empty history":
+            return write_history([], [], root / name)
+        verdicts: tuple[VerdictName, ...] = ("pass", "fail") if name == "compared" else tuple(one for one in VERDICTS if one == name)
+        runs = [fabricate_run(root / f"{name}-{verdict}", verdict, 4, 40) for verdict in verdicts]
+        for run in runs:
+            run.folder.mkdir()
+        return write_report(runs[0]) if len(runs) == 1 else write_comparison(runs[0], runs[1], root / name, (None, None))[0]
+
+    return write
 
 
 def two_releases() -> Line:
@@ -67,8 +75,8 @@ def node_reasons(found: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("name", ["pass", "fail", "inconclusive", "invalid", "compared", "history", "empty history"])
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
-def test_nothing_serious_is_found(browser: Browser, axe: str, pages: dict[str, Path], name: str, width: int, dark: bool) -> None:
-    browser.open(pages[name], width, dark)
+def test_nothing_serious_is_found(browser: Browser, axe: str, page_of: Callable[[str], Path], name: str, width: int, dark: bool) -> None:
+    browser.open(page_of(name), width, dark)
     if "history" not in name:
         browser.wait("document.getElementById('answers').dataset.ready === 'yes' && !!document.querySelector('#answers-detail .reply')")
     browser.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")

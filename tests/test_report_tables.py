@@ -81,7 +81,7 @@ class Tables(HTMLParser):
 def judged(folder: Path) -> Run:
     asked = parse_experiment(fabricate_experiment().model_dump(mode="json") | {"gates": GATES}, "a test")
     made = dataclasses.replace(fabricate_run(folder, "pass", 10, 100, gpu=True), experiment=asked)
-    return dataclasses.replace(made, verdict=judge_run(made))
+    return dataclasses.replace(made, verdict=judge_run(made), suite_revisions={"stories": "4f1c9a02"})
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +206,25 @@ def test_outcome_shares_of_a_row_add_up_to_one(run: Run) -> None:
         assert sum(float(entry.raw) for entry in row[2:8]) == pytest.approx(1, abs=1e-4)
 
 
+def test_provenance_names_seeds_hashes_command_noise_and_what_no_interval_covers(pages: dict[str, Path], run: Run) -> None:
+    html = pages["report"].read_text(encoding="utf-8")
+    provenance = html[html.index('id="provenance"') :]
+    rows = dict(re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", provenance))
+    assert rows["hash of stories"] == "4f1c9a02"
+    assert rows["evaluation seed"] == str(run.experiment.evaluate.seed)
+    assert run.experiment.finetune is not None
+    assert rows["training seeds"] == str(run.experiment.finetune.seeds[0])
+    assert rows["commit"] == run.environment.git_commit
+    assert rows["torch"] == run.environment.packages["torch"]
+    assert all(cell.key in provenance for cell in run.cells)
+    assert run.command in provenance
+    assert 'download="embedded.yaml"' in provenance
+    for title in ("Noise floor", "What the intervals do not cover"):
+        assert re.search(rf"<h3>{title}</h3>\s*<(p|ul)[^>]*>.{{40}}", provenance), title
+
+
 def test_a_ratio_is_drawn_against_its_margin_on_the_first_screen(pages: dict[str, Path]) -> None:
     html = pages["report"].read_text(encoding="utf-8")
     assert re.search(r'<svg class="strip"[^>]*aria-label="interval [^"]*, margin at \+10\.0\s%"', html)
+    assert re.search(r"<title>interval [^<]*, margin at \+10\.0\s%; 100\sproblems</title>", html)
     assert "output_tokens" not in html[html.index("<main>") : html.index('id="details"')]

@@ -82,10 +82,10 @@ def evidence(run: Run) -> Table | None:
 def guarded_languages(run: Run) -> list[Table]:
     """For each guard, every language with its change, interval and adjusted p value."""
     gates = run.verdict.gates if run.verdict else ()
-    return [_guarded(gate) for gate in gates if gate.evidence.get("by_language")]
+    return [_guarded(gate, number) for number, gate in enumerate(gates, start=1) if gate.evidence.get("by_language")]
 
 
-def _guarded(gate: Verdict) -> Table:
+def _guarded(gate: Verdict, number: int) -> Table:
     found: Mapping[str, Mapping[str, float | None]] = gate.evidence["by_language"]
     rows = []
     for language, one in sorted(found.items()):
@@ -93,7 +93,7 @@ def _guarded(gate: Verdict) -> Table:
         half = stats.t_quantile(gate.clusters - 1) * se if se and gate.clusters > 1 else None
         ends = (delta - half, delta + half) if delta is not None and half is not None else None
         change = change_entry(gate.metric, delta, ends, gate.clusters)
-        adjusted = Entry(f"{p:.2g}" if p is not None else words.UNKNOWN, raw(p), n=gate.clusters, hint=NO_INTERVAL)
+        adjusted = Entry(f"{p:.2g}" if p is not None else words.UNKNOWN, raw(p), n=gate.clusters or None, hint=NO_INTERVAL)
         rows.append((Entry(language), change, adjusted))
     columns = (
         Column("language", numeric=False),
@@ -101,7 +101,7 @@ def _guarded(gate: Verdict) -> Table:
         Column("p, by Holm", "Of having lost no more than the margin; adjusted for all languages."),
     )
     note = "Small print: 95 % interval of each language alone, by Student's t; unknown where all problems changed alike."
-    return Table(f"guard-{gate.name}", f"Languages of the gate {gate.name}", columns, tuple(rows), note)
+    return Table(f"guard-{number}", f"Gate {gate.name}: each language", columns, tuple(rows), note)
 
 
 def _unnamed(gates: tuple[Verdict, ...]) -> list[str]:
@@ -138,4 +138,5 @@ def _shown(kind: Kind, metric: str, value: Any) -> str:
             return words.size(value)
         case "count":
             return words.count(value)
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    shown = f"{value:.3f}" if abs(value) >= 0.001 or not value else f"{value:.2g}"
+    return shown.replace("-", words.MINUS)

@@ -58,6 +58,7 @@ STYLE: dict[str, Any] = {
     "axes.spines.right": False, "xtick.major.size": 0, "ytick.major.size": 0, "axes.facecolor": CARD, "figure.facecolor": CARD,
     "savefig.facecolor": CARD, "legend.frameon": False, "lines.linewidth": 1.6, "hatch.linewidth": 0.7, "svg.fonttype": "none",
     "axes.titlelocation": "left", "axes.titleweight": "bold", "text.parse_math": False,
+    "figure.constrained_layout.w_pad": 0.09,  # inches; with less the longest label touches the rim
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure as Canvas
 from bench.records import Phase, Run
 from bench.report import words
 from bench.report.cells import Cells
-from bench.report.figures import BASE, CHOSEN, GRID, INK, MUTED, OTHERS, WIDTH, Figure, add_legend, finish, look_of, new_canvas
+from bench.report.figures import BASE, CHOSEN, INK, MUTED, OTHERS, WIDTH, Figure, add_legend, finish, look_of, new_canvas
 from bench.report.focus import Focus
 from bench.report.references import find_published
 
@@ -261,9 +261,8 @@ def against_published(run: Run, focus: Focus, cells: Cells) -> Figure | None:
             linestyle="none", marker="D", markersize=5, color=OTHERS[0], label="published",
         )  # fmt: skip
         axes.set_title(f"{effort} effort")
-        axes.set_xlim(-3, 103)
+        axes.set_xlim(-9, 109)  # a marker at the end is drawn whole
         axes.set_xticks([0, 50, 100])
-        axes.axvline(50, color=GRID, linewidth=0.8)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("%")
         for at, cell in found:

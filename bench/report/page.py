@@ -254,6 +254,7 @@ def _environment_rows(run: Run) -> list[tuple[str, str]]:
         *([("CUDA", environment.cuda or words.UNKNOWN)] if environment.gpu else []),
         ("Python", environment.python),
         *((f"data of {name}", source) for name, source in run.data_sources.items()),
+        *((f"hash of {name}", revision) for name, revision in run.suite_revisions.items()),
         *((f"scorer of {name}", scorer) for name, scorer in run.experiment.evaluate.scorer.items()),
         ("commit", environment.git_commit or words.UNKNOWN),
         ("uncommitted changes", {True: "yes", False: "no", None: words.UNKNOWN}[environment.git_dirty]),

@@ -88,15 +88,15 @@ def by_language(focus: Focus, cells: Cells, metric: str, name: str, title: str) 
 
 def final_languages(run: Run, focus: Focus, cells: Cells) -> Table | None:
     """Language x effort for the compared arms: share of final answers in the question's language, of those that can be told."""
-    if "final_language" not in run.samples:
+    if "final_language" not in run.samples or run.samples["final_language"].isna().all():
         return None
     rows = []
     for language in focus.languages:
         for arm in focus.compared:
             at = [(arm, focus.suite, focus.split, language, effort) for effort in focus.efforts]
             told = [cells.language("final_language_fidelity", *place) for place in at]
-            if any(told):
-                asked = [cells.language("accuracy", *place) for place in at]
+            asked = [cells.language("accuracy", *place) for place in at]
+            if any(asked):
                 rows.append((language_entry(focus, language), Entry(arm), *map(_final_language, told, asked)))
     columns = (Column("language", numeric=False), Column("arm", numeric=False), *(Column(f"{effort} effort") for effort in focus.efforts))
     note = f"{focus.place}. Of the final answers whose language can be told; small print: the share that is too short to tell."
@@ -106,7 +106,8 @@ def final_languages(run: Run, focus: Focus, cells: Cells) -> Table | None:
 def _final_language(told: CellSummary | None, asked: CellSummary | None) -> Entry:
     """`asked`: all scored answers of the cell."""
     if told is None:
-        return Entry(words.UNKNOWN if asked else words.MISSING, hint="no final text is long enough to tell its language" if asked else "")
+        small, hint = f"{words.share(1.0)} unknown", "no final text is long enough to tell its language"
+        return Entry(words.UNKNOWN, small=small, hint=hint) if asked else Entry(words.MISSING)
     unknown = 1 - told.n / asked.n if asked else 0.0
     return dataclasses.replace(cell_entry("final_language_fidelity", told), small=f"{words.share(unknown)} unknown" if unknown else "")
 

@@ -11,7 +11,7 @@ from bench.experiment import Gate
 from bench.records import Verdict
 from bench.report import words
 
-WIDTH, LEFT, RIGHT, LINE = 400, 14, 386, 22
+WIDTH, LEFT, RIGHT, LINE, HALF_TEXT = 400, 14, 386, 22, 52
 
 
 class _Held(NamedTuple):
@@ -44,6 +44,10 @@ def _percent(value: float) -> str:
     return words.signed(f"{abs(100 * value):.1f}", value) + f"{words.NBSP}%"
 
 
+def _rests_on(gate: Verdict) -> str:
+    return words.plural(gate.clusters, "timing block" if "blocks" in gate.evidence else "problem")
+
+
 def draw_strip(gate: Verdict, asked: Gate | None) -> Markup | str:
     """The margin as an edge, the forbidden side hatched, the interval as a bar; empty where none is held against a plain margin."""
     held = _held(gate, asked)
@@ -60,12 +64,14 @@ def draw_strip(gate: Verdict, asked: Gate | None) -> Markup | str:
     bad = (LEFT, float(at(edge))) if held.good_is_right else (float(at(edge)), RIGHT)
     low_text, estimate_text, high_text, edge_text = (held.text(value) for value in held[:4])
     label = f"interval {low_text} to {high_text}, estimate {estimate_text}, margin at {edge_text}"
-    anchors = [(at(edge), f"{edge_text} margin", "edge-text")]
-    if abs(float(at(0.0)) - float(at(edge))) > 52:
+    middle = min(max(float(at(edge)), LEFT + HALF_TEXT), RIGHT - HALF_TEXT)  # a label at the rim would be cut off
+    anchors = [(f"{middle:.1f}", f"{edge_text} margin", "edge-text")]
+    if abs(float(at(0.0)) - middle) > HALF_TEXT:
         anchors.append((at(0.0), "0", "zero-text"))
     texts = "".join(f'<text class="{name}" x="{x}" y="48">{text}</text>' for x, text, name in anchors)
     return Markup(
         f'<svg class="strip" viewBox="0 0 {WIDTH} 54" role="img" aria-label="{label}">'
+        f"<title>{label}; {_rests_on(gate)}</title>"
         f'<rect class="bad" x="{bad[0]:.1f}" y="6" width="{max(0.0, bad[1] - bad[0]):.1f}" height="{2 * (LINE - 6)}"/>'
         f'<line class="axis" x1="{LEFT}" x2="{RIGHT}" y1="{LINE}" y2="{LINE}"/>'
         f'<line class="zero" x1="{at(0.0)}" x2="{at(0.0)}" y1="10" y2="{LINE + 12}"/>'
