@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from bench.experiment import Experiment, Method, Steps
+from bench.experiment import Experiment, Method, Steps, Timing
 
 CONDUCTOR = "EFFORTBENCH_CONDUCTOR"
 """Environment variable of a child: the process id of who started it."""
 Event = dict[str, Any]
-"""`event` names it: plan, prompt, sample, canary, phase, step, training_phase, trained, failed, done."""
+"""`event` names it: plan, prompt, sample, canary, phase, timing, step, training_phase, trained, failed, done."""
 
 
 class _Job(BaseModel):
@@ -75,4 +75,16 @@ class EvaluateJob(_Job):
     """Whether a few rows are asked in two ways first."""
 
 
-Job = TrainJob | EvaluateJob
+class ProbeJob(_Job):
+    """Time base and one arm in turn, with one loaded model."""
+
+    kind: Literal["probe"] = "probe"
+    arm: str
+    adapter: Path
+    timing: Timing
+    asked: PassSpec
+    """Where the requests are taken from."""
+    limit: int | None = None
+
+
+Job = TrainJob | EvaluateJob | ProbeJob

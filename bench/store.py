@@ -31,6 +31,7 @@ from bench.records import (
     Comparison,
     Environment,
     Look,
+    MemoryPass,
     Phase,
     Run,
     RunVerdict,
@@ -117,6 +118,7 @@ class RunFolder:
         self.data_sources: dict[str, str] = {}
         self.looks: list[Look] = []
         self.timing: list[TimingBlock] = []
+        self.memory: list[MemoryPass] = []
         self.canaries: list[Canary] = []
         self._asked: set[CellId] = set()
         self._files: dict[CellId, TextIO] = {}
@@ -209,6 +211,7 @@ class RunFolder:
             "comparisons": [dataclasses.asdict(comparison) for comparison in self.comparisons],
             "looks": [dataclasses.asdict(look) for look in self.looks],
             "timing": [dataclasses.asdict(block) for block in self.timing],
+            "memory": [dataclasses.asdict(measured) for measured in self.memory],
             "canaries": [dataclasses.asdict(canary) for canary in self.canaries],
         }
         write_atomic(self.path / "run.json", json.dumps(state, ensure_ascii=False, indent=1) + "\n")
@@ -343,6 +346,7 @@ def load_run(path: str | Path) -> Run:
             data_sources=state.get("data_sources", {}),
             looks=tuple(Look.from_dict(look) for look in state.get("looks", [])),
             timing=tuple(TimingBlock.from_dict(block) for block in state.get("timing", [])),
+            memory=tuple(MemoryPass.from_dict(measured) for measured in state.get("memory", [])),
             canaries=tuple(Canary.from_dict(canary) for canary in state.get("canaries", [])),
         )
 

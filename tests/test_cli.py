@@ -326,10 +326,21 @@ def test_export_writes_all_samples_in_three_formats(call: Any, recorded: Path, f
             pd.testing.assert_frame_equal(pd.read_parquet(name), samples)
         elif form == "csv":
             assert len(pd.read_csv(name)) == len(samples)
-            assert list(pd.read_csv(name).columns) == list(samples.columns)
+            assert list(pd.read_csv(name).columns) == [*samples.columns, "timing_mode"]
+            assert set(pd.read_csv(name)["timing_mode"]) == {"throughput"}
         else:
             lines = Path(name).read_text(encoding="utf-8").split("\n")[:-1]
             assert [json.loads(line) for line in lines] == plain(samples)
+
+
+def test_export_writes_what_passes_and_cells_cost(call: Any, recorded: Path) -> None:
+    run = load_run(recorded)
+    for records, rows in (("phases", len(run.phases)), ("costs", len(run.cells)), ("timing", 0), ("memory", 0)):
+        answer = call("export", str(recorded), "--format", "csv", "--records", records)
+        assert (answer.code, f"{rows} rows of {records} in {records}.csv" in answer.out) == (0, True)
+        assert len(pd.read_csv(f"{records}.csv")) == rows
+    assert pd.read_csv("phases.csv")["joules_per_correct"].isna().all()
+    assert pd.read_csv("costs.csv")["energy_j"].isna().all()
 
 
 def test_an_exported_line_is_a_line_of_the_run_folder(call: Any, recorded: Path) -> None:

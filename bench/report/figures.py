@@ -172,7 +172,9 @@ def accuracy_by_cost(focus: Focus, cells: Cells, suite: str, split: str, cost: s
     if not drawn:
         return None
     members = _ring(axes, cells, suite, split, cost)
-    axes.set_xlabel("mean output tokens of an answer" if cost == "output_tokens" else "mean latency of an answer, seconds")
+    axes.set_xlabel(
+        "mean output tokens of an answer" if cost == "output_tokens" else "mean latency of an answer, seconds (throughput mode)"
+    )
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.margins(x=0.1)
     axes.set_xlim(left=min(0, axes.get_xlim()[0]) if axes.get_xlim()[0] < 20 else None)

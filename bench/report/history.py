@@ -16,7 +16,7 @@ TITLES = {
     "accuracy": "Accuracy",
     "reasoning_language_fidelity": "Reasoning in the asked language",
     "output_tokens": "Output tokens of an answer",
-    "latency_s": "Latency of an answer",
+    "latency_s": "Latency of an answer, throughput mode",
 }
 METHOD = (
     "A step is marked where the paired change from the release before, clustered by problem, stands out at "

@@ -25,6 +25,7 @@ from bench.report.figures import Figure
 from bench.report.flips import Flips, find_flips
 from bench.report.focus import Focus
 from bench.report.headline import headline
+from bench.report.latency import latency
 from bench.report.notices import notices
 from bench.report.tables import Table
 
@@ -159,7 +160,7 @@ def _sections(run: Run, focus: Focus, cells: Cells, figures: Mapping[str, Figure
         "cost",
         "Tokens and outcomes",
         drawn("token-distribution", "outcomes"),
-        [tables.tokens(run, focus, cells), tables.outcomes(run, focus, cells)],
+        [latency(run), tables.tokens(run, focus, cells), tables.outcomes(run, focus, cells)],
     )
     yield _section(
         "selection",
@@ -172,7 +173,7 @@ def _sections(run: Run, focus: Focus, cells: Cells, figures: Mapping[str, Figure
         "training",
         "Training",
         drawn("training-loss", "training-memory", "phase-costs"),
-        [tables.training(run), tables.training_phases(run), tables.phases(run)],
+        [tables.training(run), tables.training_phases(run), tables.phases(run), tables.energy(run, focus)],
     )
 
 

@@ -11,12 +11,13 @@ import functools
 import inspect
 import itertools
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from bench import records
+from bench.costs import cell_costs
 from bench.pareto import DRAWS, ParetoPoint
-from bench.records import OUTCOMES, Comparison, Run, Training, TrainingPhase, Verdict
+from bench.records import OUTCOMES, Comparison, Phase, Run, Training, TrainingPhase, Verdict
 from bench.repeats import repeat_table
 from bench.report import words
 from bench.report.cells import Cells, CellSummary
@@ -107,7 +108,7 @@ def _gate_row(run: Run, gate: Verdict) -> tuple[Entry, ...]:
     return (
         Entry(gate.name, small=place),
         Entry(words.VERDICTS[gate.verdict], small=flags, tone=gate.verdict),
-        Entry(f"{words.metric_words(gate.metric).name}, {gate.effort} effort", small=question),
+        Entry(f"{words.gated_metric(gate)}, {gate.effort} effort", small=question),
         _level_of(gate.metric, gate.before, found.before_ci if found else None, gate.clusters),
         _level_of(gate.metric, gate.after, found.after_ci if found else None, gate.clusters),
         change_entry(gate.metric, gate.delta, gate.ci),
@@ -387,7 +388,8 @@ def changes_by_effort(run: Run, focus: Focus) -> Table | None:
         f"{focus.chosen} minus {focus.reference} on {focus.place}; small print: before \u2192 after, and the 95 % interval of the change."
     )
     if "latency_s" in metrics:
-        note += " Times are of one pass an arm: their intervals leave out how a machine drifts between passes."
+        note += " Times are of one pass an arm, other answers being generated beside it (throughput mode): their intervals leave out how a "
+        note += "machine drifts between passes."
     return Table("changes", "What changed", columns, tuple(rows), note)
 
 
@@ -433,7 +435,7 @@ def pareto(focus: Focus, cells: Cells) -> Table | None:
         Column("accuracy"),
         Column("tokens"),
         Column("in the set by tokens", "Share of draws of the problems in which no other is as accurate and as cheap."),
-        Column("latency"),
+        Column("latency, throughput mode", field_hints(records.Sample).get("latency_s", "")),
         Column("in the set by latency", "Share of draws of the problems in which no other is as accurate and as fast."),
     )
     problems = next(iter(costs["output_tokens"].values())).problems
@@ -550,7 +552,7 @@ def tokens(run: Run, focus: Focus, cells: Cells) -> Table | None:
         Column("reasoning", hints.get("reasoning_tokens", "")),
         Column("final", hints.get("final_tokens", "")),
         Column("output", hints.get("output_tokens", "")),
-        Column("latency", hints.get("latency_s", "")),
+        Column("latency, throughput mode", hints.get("latency_s", "")),
     )
     return Table("tokens", "Mean tokens of an answer", columns, tuple(rows), f"{focus.place}; counted from token ids, not from text.")
 
@@ -653,11 +655,20 @@ def training_phases(run: Run) -> Table | None:
     return Table("training-phases", "Training: time and memory of each phase", columns, tuple(rows), note)
 
 
+DEVICE_PEAKS = {
+    "peak_vram_bytes": "allocated",
+    "peak_reserved_bytes": "reserved",
+    "peak_process_bytes": "process",
+    "peak_device_bytes": "device",
+}
+
+
 def phases(run: Run) -> Table | None:
-    """Time and memory of each evaluation pass."""
+    """Time, memory and energy of each evaluation pass."""
     if not run.phases:
         return None
     gpu = run.environment.gpu is not None
+    peaks, hints = DEVICE_PEAKS if gpu else {}, field_hints(Phase)
     rows = []
     for phase in run.phases:
         speed = phase.output_tokens / phase.wall_s if phase.wall_s else None
@@ -670,8 +681,8 @@ def phases(run: Run) -> Table | None:
                 Entry(words.share(outside), _raw(outside)),
                 Entry(words.count(phase.output_tokens), str(phase.output_tokens)),
                 Entry(words.count(speed), _raw(speed)),
-                *([Entry(words.size(phase.peak_vram_bytes), _raw(phase.peak_vram_bytes))] if gpu else []),
-                Entry(words.size(phase.peak_rss_bytes), _raw(phase.peak_rss_bytes)),
+                *(_known(words.size, getattr(phase, name)) for name in (*peaks, "peak_rss_bytes")),
+                *([_known(words.count, phase.energy_j), _known(words.decimal, phase.joules_per_correct)] if gpu else []),
                 Entry(phase.engine, small=words.plural(phase.slots, "slot")),
             )
         )
@@ -682,11 +693,46 @@ def phases(run: Run) -> Table | None:
         Column("outside the model", "Share of the time not spent in model calls."),
         Column("output tokens"),
         Column("tokens a second"),
-        *([Column("peak VRAM")] if gpu else []),
-        Column("peak host memory"),
+        *(Column(title, hints.get(name) or f"Peak {title} by torch on the device.") for name, title in peaks.items()),
+        Column("host memory", "Peak resident memory of the process."),
+        *(
+            [Column("energy, J", hints.get("energy_j", "")), Column("J a right answer", "Energy of the pass over its right answers.")]
+            if gpu
+            else []
+        ),
         Column("engine", numeric=False),
     )
-    return Table("phases", "Evaluation: time and memory", columns, tuple(rows), "One pass holds all languages and efforts of its data.")
+    note = "One pass holds all languages and efforts of its data." + (
+        "" if gpu else " Without a GPU there is no VRAM, and energy is unknown."
+    )
+    return Table("phases", "Evaluation: time, memory and energy", columns, tuple(rows), note)
+
+
+def energy(run: Run, focus: Focus) -> Table | None:
+    """Energy by arm and effort of the focused data; None on a machine without a counter."""
+    costs = cell_costs(run)
+    here = costs[(costs["suite"] == focus.suite) & (costs["split"] == focus.split) & costs["energy_j"].notna()]
+    rows = []
+    for arm, effort in itertools.product(focus.compared, focus.efforts):
+        cells = here[(here["arm"] == arm) & (here["effort"] == effort)]
+        if len(cells):
+            spent, correct = float(cells["energy_j"].sum()), int(cells["correct"].sum())
+            each = (spent / cells["answers"].sum(), spent / correct if correct else None)
+            rows.append((Entry(arm), Entry(effort), _known(words.count, spent), *(_known(words.decimal, value) for value in each)))
+    if not rows:
+        return None
+    columns = (
+        Column("arm", numeric=False),
+        Column("effort", numeric=False),
+        *map(Column, ("energy, J", "J an answer", "J a right answer")),
+    )
+    note = f"{focus.place}. A pass's energy by NVML's counter, shared out by output tokens: all its rows run side by side."
+    return Table("energy", "Energy by effort", columns, tuple(rows), note)
+
+
+def _known(say: Callable[[float | None], str], value: float | None) -> Entry:
+    """What a machine cannot tell is a dash, and an empty field in a copy."""
+    return Entry(say(value) if words.known(value) else words.MISSING, _raw(value))
 
 
 def hashes(run: Run) -> Table | None:

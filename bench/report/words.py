@@ -15,7 +15,7 @@ from typing import Literal
 
 from bench.comparison import TRAITS
 from bench.experiment import Gate
-from bench.records import VerdictName
+from bench.records import Verdict, VerdictName
 
 UNKNOWN = "unknown"
 MINUS = "\u2212"
@@ -40,9 +40,11 @@ _NAMES = {
     "empty_analysis": "empty analysis",
     "output_tokens": "output tokens",
     "reasoning_tokens": "reasoning tokens",
-    "latency_s": "latency",
-    "ttft_s": "time to first token",
+    "latency_s": "latency, throughput mode",
+    "ttft_s": "time to first token, throughput mode",
 }
+_PROBED = {"latency_s": "end-to-end latency", "ttft_s": "time to first token", "inter_token_s": "time between tokens"}
+"""Of the latency probe: the same names mean other seconds there than in the accuracy pass."""
 _UNITS: dict[str, Literal["share", "tokens", "seconds"]] = {"points": "share", "tokens": "tokens", "s": "seconds"}
 
 METRICS = {
@@ -50,6 +52,7 @@ METRICS = {
     for metric, trait in TRAITS.items()
 }
 
+METRICS["inter_token_s"] = MetricWords(_PROBED["inter_token_s"], "seconds", False)
 METRICS["peak_vram_bytes"] = MetricWords("peak VRAM", "bytes", False)
 
 VERDICTS: dict[VerdictName, str] = {"pass": "PASS", "fail": "FAIL", "inconclusive": "INCONCLUSIVE", "invalid": "INVALID"}
@@ -60,6 +63,12 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\
 def metric_words(metric: str) -> MetricWords:
     """Words of a metric; one of an unknown name is shown under that name, as a share."""
     return METRICS.get(metric, MetricWords(metric.replace("_", " "), "share", True))
+
+
+def gated_metric(gate: Verdict) -> str:
+    """What a gate's metric is called: a ratio of seconds is taken from the latency probe."""
+    name = metric_words(gate.metric).name
+    return _PROBED.get(gate.metric, name) if gate.type == "max_ratio" else name
 
 
 def known(value: float | None) -> bool:
