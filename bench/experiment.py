@@ -356,6 +356,12 @@ class Timing(Strict):
     adapter: Literal["beside", "merged"] = "beside"
     """How the arm is served: the adapter switched on beside the weights, or merged into them for its turn (16 and 32 bits alone)."""
 
+    @model_validator(mode="after")
+    def _fills_its_slots(self) -> Timing:
+        if self.requests < self.concurrency:
+            raise ValueError(f"{self.requests} requests a block never run {self.concurrency} side by side: ask at least that many")
+        return self
+
 
 class Extension(Strict):
     """One declared second look: an inconclusive run is asked for more samples once, and judged on all of them."""

@@ -112,7 +112,8 @@ def warm_up(engine: Engine, requests: Sequence[Request]) -> int:
     rows = rows[: max(WARM_UP_REQUESTS, engine.slots)]
     medians: list[float] = []
     while len(medians) < WARM_UP_ROUNDS:
-        medians.append(statistics.median(one.latency_s / len(one.tokens) for one in engine.generate(rows)))
+        paces = [one.latency_s / len(one.tokens) for one in engine.generate(rows) if one.tokens and one.latency_s]
+        medians.append(statistics.median(paces) if paces else 0.0)
         if len(medians) > 1 and abs(medians[-1] - medians[-2]) <= STEADY * medians[-2]:
             break
     return len(medians) * len(rows)
@@ -142,6 +143,10 @@ def _measure(job: ProbeJob, number: int, side: _Side, requests: Sequence[Request
         languages=[one.language for one in requests],
         prompt_tokens=[len(row.prompt) for row in rows],
         output_tokens=[len(one.tokens) for one in found],
-        ttft_s=[round(one.ttft_s, 6) for one in found],
-        latency_s=[round(one.latency_s, 6) for one in found],
+        ttft_s=[_rounded(one.ttft_s) for one in found],
+        latency_s=[_rounded(one.latency_s) for one in found],
     )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)

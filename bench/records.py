@@ -480,16 +480,19 @@ class TimingBlock(Record):
     prompt_tokens: list[int]
     output_tokens: list[int]
     """All generated tokens. Both arms stop where they like, within the same limit: answers need not be of one length."""
-    ttft_s: list[float]
-    """Seconds from the request to its first token."""
-    latency_s: list[float]
-    """Seconds from the request to its last token (end to end)."""
+    ttft_s: list[float | None]
+    """Seconds from the request to its first token; None where it could not be answered."""
+    latency_s: list[float | None]
+    """Seconds from the request to its last token (end to end); None as above."""
 
     @property
     def inter_token_s(self) -> list[float | None]:
         """Mean seconds from a token to the next, a request; None where there was one token alone."""
         spent = zip(self.latency_s, self.ttft_s, self.output_tokens, strict=True)
-        return [(latency - ttft) / (tokens - 1) if tokens > 1 else None for latency, ttft, tokens in spent]
+        return [
+            (latency - ttft) / (tokens - 1) if latency is not None and ttft is not None and tokens > 1 else None
+            for latency, ttft, tokens in spent
+        ]
 
     @property
     def tokens_per_s(self) -> float | None:

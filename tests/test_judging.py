@@ -225,6 +225,7 @@ def test_other_answers_are_another_look(run: Run) -> None:
         ({"gates": [OWN, LATENCY], "timing": {"effort": "low"}}, "asks for high effort, timing measures low"),
         ({"gates": [OWN, {**LATENCY, "against": "baseline"}]}, "another session's"),
         ({"gates": [OWN, {**LATENCY, "concurrency": 4}], "timing": {"effort": "high"}}, "concurrency 4, timing measures 1 and 8"),
+        ({"timing": {"effort": "high", "requests": 7}}, "7 requests a block never run 8 side by side"),
         ({"gates": [{**OWN, "concurrency": 8}]}, "concurrency belongs to a max_ratio of seconds"),
         ({"gates": [{**OWN, "metric": "inter_token_s"}]}, "inter_token_s is measured by the probe alone"),
         ({"timing": {"effort": "high", "adapter": "merged"}, "model": {"id": "embedded"}}, "merging would round the 4-bit weights again"),

@@ -13,7 +13,6 @@ from bench.catalog import find_suite
 from bench.engines import Generation, Row
 from bench.engines.canary import answer
 from bench.engines.choose import choose_engine
-from bench.engines.plain import GenerateEngine
 from bench.experiment import Evaluate
 from bench.lm import Ask, Request, list_requests
 from bench.models import EMBEDDED, load_checked, load_tokenizer
@@ -135,8 +134,3 @@ def test_a_merged_arm_is_taken_out_of_the_weights_again_even_after_an_error(adap
     assert not torch.equal(weight, before)
     assert not serving.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     torch.testing.assert_close(weight, before, rtol=0, atol=1e-6)
-
-
-def test_generate_one_by_one_tells_when_its_first_token_was_there(base: Any, rows: list[Row]) -> None:
-    for one in GenerateEngine(base, frozenset({0})).generate(rows):
-        assert 0 < one.ttft_s < one.latency_s / 2  # 24 tokens

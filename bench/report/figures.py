@@ -186,7 +186,7 @@ def accuracy_by_cost(focus: Focus, cells: Cells, suite: str, split: str, cost: s
         f"Accuracy against {COSTS[cost]}, {suite}@{split}",
         "Up and to the left is better. Each line joins one arm's efforts; bars are 95 % intervals clustered by problem. Ring: no other is "
         "both as accurate and as cheap in 95 % of 1,000 draws of the problems; dotted: in 5 % to 95 % of them.",
-        f"Accuracy against mean {words.metric_words(cost).name} on {suite}@{split} for {words.listed(drawn)}. "
+        f"Accuracy against mean {words.answers_metric(cost)} on {suite}@{split} for {words.listed(drawn)}. "
         + _spoken(cells, cost, _strong(focus, drawn), suite, split, focus.efforts)
         + (f" In the Pareto set: {members}." if members else ""),
     )

@@ -152,7 +152,7 @@ def _summary_of_steps(line: Line, place: int) -> Entry:
     if refused:
         return Entry("not comparable", small=refused[0], tone="warn")
     marked = [step.comparison for step in made.values() if step.is_marked]
-    said = [f"{words.metric_words(one.metric).name}, {one.effort}: {words.change(one.metric, one.delta)}" for one in marked]
+    said = [f"{words.answers_metric(one.metric)}, {one.effort}: {words.change(one.metric, one.delta)}" for one in marked]
     return Entry("; ".join(said) or "no step")
 
 

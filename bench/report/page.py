@@ -27,6 +27,7 @@ from bench.report.focus import Focus
 from bench.report.headline import headline
 from bench.report.latency import latency
 from bench.report.notices import notices
+from bench.report.passes import energy, phases
 from bench.report.tables import Table
 
 NOT_COVERED = (
@@ -173,7 +174,7 @@ def _sections(run: Run, focus: Focus, cells: Cells, figures: Mapping[str, Figure
         "training",
         "Training",
         drawn("training-loss", "training-memory", "phase-costs"),
-        [tables.training(run), tables.training_phases(run), tables.phases(run), tables.energy(run, focus)],
+        [tables.training(run), tables.training_phases(run), phases(run), energy(run, focus)],
     )
 
 

@@ -11,13 +11,12 @@ import functools
 import inspect
 import itertools
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bench import records
-from bench.costs import cell_costs
 from bench.pareto import DRAWS, ParetoPoint
-from bench.records import OUTCOMES, Comparison, Phase, Run, Training, TrainingPhase, Verdict
+from bench.records import OUTCOMES, Comparison, Run, Training, TrainingPhase, Verdict
 from bench.repeats import repeat_table
 from bench.report import words
 from bench.report.cells import Cells, CellSummary
@@ -382,7 +381,7 @@ def changes_by_effort(run: Run, focus: Focus) -> Table | None:
     rows = []
     for metric in metrics:
         found = [find_comparison(run, focus, metric, effort) for effort in focus.efforts]
-        rows.append((Entry(words.metric_words(metric).name), *(_compared(comparison, levels=True) for comparison in found)))
+        rows.append((Entry(words.answers_metric(metric)), *(_compared(comparison, levels=True) for comparison in found)))
     columns = (Column("metric", numeric=False), *(Column(f"{effort} effort") for effort in focus.efforts))
     note = (
         f"{focus.chosen} minus {focus.reference} on {focus.place}; small print: before \u2192 after, and the 95 % interval of the change."
@@ -653,86 +652,6 @@ def training_phases(run: Run) -> Table | None:
     )
     note = "Arms of one training run share its load, LoRA and first step. Peaks are the phase's own."
     return Table("training-phases", "Training: time and memory of each phase", columns, tuple(rows), note)
-
-
-DEVICE_PEAKS = {
-    "peak_vram_bytes": "allocated",
-    "peak_reserved_bytes": "reserved",
-    "peak_process_bytes": "process",
-    "peak_device_bytes": "device",
-}
-
-
-def phases(run: Run) -> Table | None:
-    """Time, memory and energy of each evaluation pass."""
-    if not run.phases:
-        return None
-    gpu = run.environment.gpu is not None
-    peaks, hints = DEVICE_PEAKS if gpu else {}, field_hints(Phase)
-    rows = []
-    for phase in run.phases:
-        speed = phase.output_tokens / phase.wall_s if phase.wall_s else None
-        outside = 1 - phase.model_s / phase.wall_s if phase.model_s is not None and phase.wall_s else None
-        rows.append(
-            (
-                Entry(phase.arm),
-                Entry(f"{phase.suite}@{phase.split}"),
-                Entry(words.seconds(phase.wall_s), _raw(phase.wall_s)),
-                Entry(words.share(outside), _raw(outside)),
-                Entry(words.count(phase.output_tokens), str(phase.output_tokens)),
-                Entry(words.count(speed), _raw(speed)),
-                *(_known(words.size, getattr(phase, name)) for name in (*peaks, "peak_rss_bytes")),
-                *([_known(words.count, phase.energy_j), _known(words.decimal, phase.joules_per_correct)] if gpu else []),
-                Entry(phase.engine, small=words.plural(phase.slots, "slot")),
-            )
-        )
-    columns = (
-        Column("arm", numeric=False),
-        Column("data", numeric=False),
-        Column("time"),
-        Column("outside the model", "Share of the time not spent in model calls."),
-        Column("output tokens"),
-        Column("tokens a second"),
-        *(Column(title, hints.get(name) or f"Peak {title} by torch on the device.") for name, title in peaks.items()),
-        Column("host memory", "Peak resident memory of the process."),
-        *(
-            [Column("energy, J", hints.get("energy_j", "")), Column("J a right answer", "Energy of the pass over its right answers.")]
-            if gpu
-            else []
-        ),
-        Column("engine", numeric=False),
-    )
-    note = "One pass holds all languages and efforts of its data." + (
-        "" if gpu else " Without a GPU there is no VRAM, and energy is unknown."
-    )
-    return Table("phases", "Evaluation: time, memory and energy", columns, tuple(rows), note)
-
-
-def energy(run: Run, focus: Focus) -> Table | None:
-    """Energy by arm and effort of the focused data; None on a machine without a counter."""
-    costs = cell_costs(run)
-    here = costs[(costs["suite"] == focus.suite) & (costs["split"] == focus.split) & costs["energy_j"].notna()]
-    rows = []
-    for arm, effort in itertools.product(focus.compared, focus.efforts):
-        cells = here[(here["arm"] == arm) & (here["effort"] == effort)]
-        if len(cells):
-            spent, correct = float(cells["energy_j"].sum()), int(cells["correct"].sum())
-            each = (spent / cells["answers"].sum(), spent / correct if correct else None)
-            rows.append((Entry(arm), Entry(effort), _known(words.count, spent), *(_known(words.decimal, value) for value in each)))
-    if not rows:
-        return None
-    columns = (
-        Column("arm", numeric=False),
-        Column("effort", numeric=False),
-        *map(Column, ("energy, J", "J an answer", "J a right answer")),
-    )
-    note = f"{focus.place}. A pass's energy by NVML's counter, shared out by output tokens: all its rows run side by side."
-    return Table("energy", "Energy by effort", columns, tuple(rows), note)
-
-
-def _known(say: Callable[[float | None], str], value: float | None) -> Entry:
-    """What a machine cannot tell is a dash, and an empty field in a copy."""
-    return Entry(say(value) if words.known(value) else words.MISSING, _raw(value))
 
 
 def hashes(run: Run) -> Table | None:

@@ -40,11 +40,9 @@ _NAMES = {
     "empty_analysis": "empty analysis",
     "output_tokens": "output tokens",
     "reasoning_tokens": "reasoning tokens",
-    "latency_s": "latency, throughput mode",
-    "ttft_s": "time to first token, throughput mode",
+    "latency_s": "latency",
+    "ttft_s": "time to first token",
 }
-_PROBED = {"latency_s": "end-to-end latency", "ttft_s": "time to first token", "inter_token_s": "time between tokens"}
-"""Of the latency probe: the same names mean other seconds there than in the accuracy pass."""
 _UNITS: dict[str, Literal["share", "tokens", "seconds"]] = {"points": "share", "tokens": "tokens", "s": "seconds"}
 
 METRICS = {
@@ -52,7 +50,7 @@ METRICS = {
     for metric, trait in TRAITS.items()
 }
 
-METRICS["inter_token_s"] = MetricWords(_PROBED["inter_token_s"], "seconds", False)
+METRICS["inter_token_s"] = MetricWords("time between tokens", "seconds", False)
 METRICS["peak_vram_bytes"] = MetricWords("peak VRAM", "bytes", False)
 
 VERDICTS: dict[VerdictName, str] = {"pass": "PASS", "fail": "FAIL", "inconclusive": "INCONCLUSIVE", "invalid": "INVALID"}
@@ -65,10 +63,15 @@ def metric_words(metric: str) -> MetricWords:
     return METRICS.get(metric, MetricWords(metric.replace("_", " "), "share", True))
 
 
+def answers_metric(metric: str) -> str:
+    """What a metric of the run's answers is called: their seconds are taken while other rows run beside them, unlike the probe's."""
+    words = metric_words(metric)
+    return f"{words.name}, throughput mode" if words.unit == "seconds" else words.name
+
+
 def gated_metric(gate: Verdict) -> str:
-    """What a gate's metric is called: a ratio of seconds is taken from the latency probe."""
-    name = metric_words(gate.metric).name
-    return _PROBED.get(gate.metric, name) if gate.type == "max_ratio" else name
+    """What a gate's metric is called: a ratio of seconds is taken from the latency probe, anything else from the answers."""
+    return metric_words(gate.metric).name if gate.type == "max_ratio" else answers_metric(gate.metric)
 
 
 def known(value: float | None) -> bool:
