@@ -344,13 +344,15 @@ class Vram(Strict):
 
 
 class Timing(Strict):
-    """The latency probe: base and the chosen arm answer the same requests in turn (ABBA), in one process, after they were confirmed."""
+    """The latency probe: base and the chosen arm answer the same requests in turn (ABBA), in one process, after they were evaluated."""
 
-    effort: Effort
+    effort: Effort | None = None
+    """None takes the last of `evaluate.efforts`."""
     blocks: Annotated[int, Field(ge=2, le=100)] = 6
     """Units of the interval: in each both arms are timed, base first in one and last in the next."""
     requests: Annotated[int, Field(ge=1, le=10_000)] = 16
-    """Questions of the confirmation data that a block asks of each arm, one at a time and then side by side. Every block asks others."""
+    """Questions of the confirmation data (else of what was asked first) that a block asks of each arm, one at a time and then side by
+    side. Every block asks others."""
     concurrency: Annotated[int, Field(ge=2, le=4096)] = 8
     """Requests side by side, beside the measurement of each alone."""
     adapter: Literal["beside", "merged"] = "beside"
@@ -442,8 +444,8 @@ class Experiment(Strict):
                 )
             if gate.needs_blocks and gate.against == "baseline":
                 raise ValueError(f"gate {gate.name} compares seconds with another session's: use against: base")
-            if gate.needs_blocks and self.timing is not None and self.timing.effort != gate.effort:
-                raise ValueError(f"gate {gate.name} asks for {gate.effort} effort, timing measures {self.timing.effort}")
+            if gate.needs_blocks and self.timing is not None and self.timed_effort != gate.effort:
+                raise ValueError(f"gate {gate.name} asks for {gate.effort} effort, timing measures {self.timed_effort}")
             if gate.needs_blocks and self.timing is not None and gate.concurrency not in (1, self.timing.concurrency):
                 raise ValueError(
                     f"gate {gate.name} asks for concurrency {gate.concurrency}, timing measures 1 and {self.timing.concurrency}"
@@ -467,11 +469,10 @@ class Experiment(Strict):
                 )
 
     def _check_vram_and_timing(self) -> None:
-        for name, block in (("vram", self.vram), ("timing", self.timing)):
-            if block is not None and not self.gates:
-                raise ValueError(f"{name} needs `gates`: it is measured of the arm that they judge")
-        if self.timing is not None and self.timing.effort not in self.evaluate.efforts:
-            raise ValueError(f"effort {self.timing.effort!r} is not among evaluate.efforts ({', '.join(self.evaluate.efforts)})")
+        if self.vram is not None and not self.gates:
+            raise ValueError("vram needs `gates`: it is measured of the arm that they judge")
+        if self.timing is not None and self.timed_effort not in self.evaluate.efforts:
+            raise ValueError(f"effort {self.timed_effort!r} is not among evaluate.efforts ({', '.join(self.evaluate.efforts)})")
         if self.timing is not None and self.timing.adapter == "merged" and self.model.load_in_4bit:
             raise ValueError("timing.adapter: merged needs model.load_in_4bit: false: merging would round the 4-bit weights again")
 
@@ -492,6 +493,11 @@ class Experiment(Strict):
         """Those that an extension asks again: a gate on answers asks for them; timing blocks make their own."""
         asked = {gate.effort for gate in self.gates if not gate.needs_blocks}
         return [effort for effort in self.evaluate.efforts if effort in asked]
+
+    @property
+    def timed_effort(self) -> Effort:
+        """The effort of the latency probe, where there is one."""
+        return (self.timing.effort if self.timing else None) or self.evaluate.efforts[-1]
 
     @property
     def gate_names(self) -> list[str]:

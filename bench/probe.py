@@ -132,7 +132,7 @@ def _measure(job: ProbeJob, number: int, side: _Side, requests: Sequence[Request
     return TimingBlock(
         block=number,
         arm=side.arm,
-        effort=job.timing.effort,
+        effort=job.experiment.evaluate.efforts[0],
         concurrency=side.engine.slots,
         engine=side.engine.name,
         adapter=job.timing.adapter,

@@ -227,11 +227,7 @@ def _conduct(conductor: _Conductor) -> None:
     if experiment.confirm and experiment.gates:
         confirmed = (experiment.confirm.suite, experiment.confirm.split)
         _extend(conductor, finalists, confirmed)
-        alive = [arm for arm in finalists if arm.name not in folder.failed_arms]
-        folder.timing, folder.memory = [], []  # a run that goes on measures all of it anew
-        if len(alive) == 2:
-            _time(conductor, alive[1], confirmed)
-            _measure_memory(conductor, alive, confirmed)
+    _measure(conductor, finalists, [*places, *asked][0])
     samples = read_samples(folder.path, folder.asked)
     folder.comparisons = compare_with_base(samples)
     folder.finish()
@@ -523,6 +519,16 @@ def _asking(experiment: Experiment, **evaluate: Any) -> Experiment:
     return experiment.model_copy(update={"evaluate": asked, **undecided})
 
 
+def _measure(conductor: _Conductor, finalists: Sequence[Arm], place: tuple[str, str]) -> None:
+    """Seconds and memory of base and the one arm that was chosen; a run that goes on measures all of it anew."""
+    folder = conductor.folder
+    folder.timing, folder.memory = [], []
+    alive = [arm for arm in finalists if arm.name not in folder.failed_arms]
+    if [arm.kind == "base" for arm in alive] == [True, False]:
+        _time(conductor, alive[1], place)
+        _measure_memory(conductor, alive, place)
+
+
 def _time(conductor: _Conductor, arm: Arm, place: tuple[str, str]) -> None:
     """Time base and the chosen arm in turn, in one process beside which nothing else runs."""
     plan, folder, timing = conductor.plan, conductor.folder, conductor.plan.experiment.timing
@@ -531,7 +537,7 @@ def _time(conductor: _Conductor, arm: Arm, place: tuple[str, str]) -> None:
         return
     job = ProbeJob(
         name=f"time-{arm.name}",
-        experiment=_asking(plan.experiment, samples_per_item=1, efforts=[timing.effort]),
+        experiment=_asking(plan.experiment, samples_per_item=1, efforts=[plan.experiment.timed_effort]),
         base=plan.base,
         arm=arm.name,
         adapter=adapter.absolute(),

@@ -333,6 +333,26 @@ def test_export_writes_all_samples_in_three_formats(call: Any, recorded: Path, f
             assert [json.loads(line) for line in lines] == plain(samples)
 
 
+HEAVY = {"torch", "transformers", "unsloth", "trl", "peft", "datasets", "lm_eval"}
+
+
+@pytest.mark.parametrize("command", [["suites"], ["power", "embedded"], ["gate"], ["report"], ["export"], ["history"], ["runs", "list"]])
+def test_commands_that_need_no_model_load_no_library_of_models(recorded: Path, tmp_path: Path, command: list[str]) -> None:
+    arguments = [*command, *([str(recorded)] if command[0] in ("gate", "report", "export", "history") else [])]
+    script = f"""
+import sys
+from bench.cli import main
+sys.argv = ["effortbench", *{arguments!r}]
+try:
+    main()
+finally:
+    print("loaded", *sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert ran.stderr.splitlines()[-1] == "loaded", ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 def test_export_writes_what_passes_and_cells_cost(call: Any, recorded: Path) -> None:
     run = load_run(recorded)
     for records, rows in (("phases", len(run.phases)), ("costs", len(run.cells)), ("timing", 0), ("memory", 0)):

@@ -232,7 +232,6 @@ def test_other_answers_are_another_look(run: Run) -> None:
         ({"vram": {"repeats": 1}, "gates": []}, "vram needs `gates`"),
         ({"vram": {"repeats": 1}, "gates": [{**OWN, "name": "vram"}]}, "is taken by the `vram` block"),
         ({"vram": {"max": 1}}, "vram.max: unknown key"),
-        ({"timing": {"effort": "high"}, "gates": []}, "timing needs `gates`"),
         ({"gates": [{**OWN, "min_planned_power": 1}]}, "min_planned_power"),
     ],
 )
