@@ -13,8 +13,10 @@ from test_costs import block_of
 
 from bench.costs import cell_costs
 from bench.records import Run, TimingBlock
+from bench.report.cells import Cells
 from bench.report.focus import focus_on
 from bench.report.latency import latency
+from bench.report.page import sections
 from bench.report.passes import energy, phases
 from bench.report.tables import Table
 from bench.report.words import answers_metric, gated_metric
@@ -114,6 +116,14 @@ def test_the_accuracy_passes_seconds_say_that_other_rows_ran_beside(run: Run) ->
     gate = dataclasses.replace(run.verdict.gates[0], metric="ttft_s", type="max_ratio")
     assert gated_metric(gate) == "time to first token"
     assert gated_metric(dataclasses.replace(gate, type="superiority")) == "time to first token, throughput mode"
+
+
+def test_the_page_holds_the_probe_and_what_passes_cost(run: Run) -> None:
+    made = probed(run, requests=3)
+    focus = focus_on(made)
+    assert focus is not None
+    shown = {table.name for section in sections(made, focus, Cells(made.samples), {}) for table in section.tables}
+    assert {"latency", "phases", "energy"} <= shown
 
 
 # --- memory and energy

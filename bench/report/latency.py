@@ -102,7 +102,7 @@ def _note(run: Run) -> str:
     )
     dropped = sum(block.warm_up for block in run.timing)
     return (
-        f"{first.effort} effort, engine {first.engine}: {blocks} of {words.plural(len(first.items), 'request')}, base and {arm} in turn "
+        f"At {first.effort} effort, engine {first.engine}: {blocks} of {words.plural(len(first.items), 'request')}, base and {arm} in turn "
         f"(ABBA) in one process, {served}; {words.plural(dropped, 'request')} of warm-up dropped. "
         "Between tokens is a request's mean. End to end grows with the answer: beside a ratio of it stands that of the tokens. "
         f"A percentile is shown from {' / '.join(str(stats.minimum_n(share)) for share in SHARES)} problems on, else the mean alone."

@@ -25,7 +25,7 @@ from bench.jobs import EvaluateJob, PassSpec
 from bench.lm import Ask, list_requests
 from bench.models import EMBEDDED, load_checked, load_tokenizer
 
-ITEMS = 12
+ITEMS = 6
 ALONE = {"select": None, "confirm": None, "gates": [], "timing": None, "finetune": None}
 
 
