@@ -208,12 +208,15 @@ def _short(error: Exception) -> str:
 
 def run_pass(ask: Ask, engine: Engine, tokenizer: Any, done: Mapping[SampleKey, Sample], listener: Listener) -> dict[str, Any]:
     """Ask everything once through lm-eval and return its results; samples already `done` are not asked again."""
-    lm = EffortLM(ask, engine, tokenizer, done, listener)
+    return _evaluate(EffortLM(ask, engine, tokenizer, done, listener))
+
+
+def _evaluate(lm: EffortLM) -> dict[str, Any]:
     with _templates_compiled_once():
         results: dict[str, Any] = lm_eval.evaluate(
             lm=lm,
             task_dict={"tasks": lm.tasks},
-            limit=ask.limit,
+            limit=lm.ask.limit,
             bootstrap_iters=0,
             log_samples=False,
             apply_chat_template=True,
@@ -256,6 +259,21 @@ def pick_rows(ask: Ask, tokenizer: Any, count: int, max_new_tokens: int) -> list
     return [Row(row.prompt, min(max_new_tokens, row.max_new_tokens)) for row in chosen]
 
 
+class Request(NamedTuple):
+    """A row as an engine gets it, and whose it is."""
+
+    item_id: str
+    language: str
+    row: Row
+
+
+def list_requests(ask: Ask, tokenizer: Any) -> list[Request]:
+    """All that a pass would ask, in its order; nothing is generated."""
+    lm = EffortLM(ask, _Collector(), tokenizer, {}, Listener(lambda _: None, lambda *_: None, lambda _: None))
+    _evaluate(lm)
+    return lm.requests
+
+
 class EffortLM(LM):
     """lm-eval's model: asks an engine, keeps a sample of every answer."""
 
@@ -267,6 +285,8 @@ class EffortLM(LM):
         self.specials = harmony.find_specials(tokenizer)
         self.decode = harmony.decoder(tokenizer)
         self.tasks: dict[str, Any] = {}
+        self.requests: list[Request] = []
+        """What the engine was given last."""
         self._places: dict[str, tuple[str, str]] = {}
         for language, task in load_tasks(ask).items():
             for effort in ask.evaluate.efforts:
@@ -293,6 +313,7 @@ class EffortLM(LM):
         finals = [self._final(question) for question in questions]
         asked = [(i, index) for i, question in enumerate(questions) for index in samples if self._key(question, index) not in self.done]
         rows = [self._row(questions[i], index) for i, index in asked]
+        self.requests = [Request(questions[i].item_id, questions[i].language, row) for (i, _), row in zip(asked, rows, strict=True)]
         for generation in self.engine.generate(rows):
             i, sample_index = asked[generation.index]
             reply = harmony.parse(generation.tokens, self.specials, self.decode)

@@ -6,6 +6,7 @@ preflight -> train the grid -> all arms on the selection data -> the chosen arm 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -21,11 +22,11 @@ from bench.card import write_cards
 from bench.catalog import Hub, Suite, TaskSuite, find_asked
 from bench.errors import ModelError, SuiteError, UsageError
 from bench.executors import Failure, LocalExecutor
-from bench.experiment import Arm, Confirm, Experiment, Extension, Select, Timing, load_experiment
-from bench.jobs import EvaluateJob, Event, Job, PassSpec, Stop, TrainJob
+from bench.experiment import Arm, Confirm, Experiment, Extension, Select, load_experiment
+from bench.jobs import EvaluateJob, Event, Job, PassSpec, ProbeJob, Stop, TrainJob
 from bench.models import ADAPTER_FILES, check_adapter, find_model, fingerprint, load_tokenizer
 from bench.phases import largest, merge_phases, phase_records
-from bench.records import Canary, CellId, CellRecord, Phase, Retry, Run, Sample, TimingBlock, Training, TrainingPhase
+from bench.records import Canary, CellId, CellRecord, MemoryPass, Phase, Retry, Run, Sample, TimingBlock, Training, TrainingPhase
 from bench.rows import is_cached
 from bench.store import RunFolder, cell_file, load_run, read_samples, slug
 
@@ -232,7 +233,7 @@ def _conduct(conductor: _Conductor) -> None:
     if experiment.confirm and experiment.gates:
         confirmed = (experiment.confirm.suite, experiment.confirm.split)
         _extend(conductor, finalists, confirmed)
-        _time(conductor, finalists, confirmed)
+    _measure(conductor, finalists, [*places, *asked][0])
     samples = read_samples(folder.path, folder.asked)
     folder.comparisons = compare_with_base(samples)
     folder.finish()
@@ -571,79 +572,95 @@ def _asking(experiment: Experiment, **evaluate: Any) -> Experiment:
     return experiment.model_copy(update={"evaluate": asked, **undecided})
 
 
-def _time(conductor: _Conductor, finalists: Sequence[Arm], place: tuple[str, str]) -> None:
-    """Time base and the chosen arm in turn, ABBA, one process at a time; a run that goes on measures all blocks anew."""
-    timing, folder = conductor.plan.experiment.timing, conductor.folder
+def _measure(conductor: _Conductor, finalists: Sequence[Arm], place: tuple[str, str]) -> None:
+    """Seconds and memory of base and the one arm that was chosen; a run that goes on measures all of it anew."""
+    folder = conductor.folder
+    folder.timing, folder.memory = [], []
     alive = [arm for arm in finalists if arm.name not in folder.failed_arms]
-    folder.timing = []
-    if timing is None or len(alive) != 2:
+    if [arm.kind == "base" for arm in alive] == [True, False]:
+        _time(conductor, alive[1], place)
+        _measure_memory(conductor, alive, place)
+
+
+def _time(conductor: _Conductor, arm: Arm, place: tuple[str, str]) -> None:
+    """Time base and the chosen arm in turn, in one process beside which nothing else runs."""
+    plan, folder, timing = conductor.plan, conductor.folder, conductor.plan.experiment.timing
+    adapter = _adapter(conductor, arm)
+    if timing is None or adapter is None:
         return
-    conductor.progress.begin("Timing", timing.blocks)
-    for block in range(timing.blocks):
-        for arm in alive if block % 2 == 0 else alive[::-1]:
-            measured = _timed(conductor, timing, block, arm, place)
-            if measured is None:
-                return
-            folder.timing.append(measured)
-        folder.save()
-        conductor.progress.advance()
-    conductor.progress.end(f"{timing.blocks} blocks of {timing.items} problems")
-
-
-def _timed(conductor: _Conductor, timing: Timing, block: int, arm: Arm, place: tuple[str, str]) -> TimingBlock | None:
-    """One arm in a process of its own: a pass that warms up, then the one that counts; None where it failed, which is told."""
-    plan, adapter = conductor.plan, _adapter(conductor, arm)
-    suite = plan.suites[place[0]]
-    languages = tuple(suite.choose_languages(plan.experiment.evaluate.languages))
-    spec = PassSpec(suite=suite.source, split=place[1], languages=languages)
-    job = EvaluateJob(
-        name=f"time-{arm.name}-{block}",
-        experiment=_asking(plan.experiment, samples_per_item=1, efforts=[timing.effort]),
+    job = ProbeJob(
+        name=f"time-{arm.name}",
+        experiment=_asking(plan.experiment, samples_per_item=1, efforts=[plan.experiment.timed_effort]),
         base=plan.base,
         arm=arm.name,
-        adapter=adapter.absolute() if adapter else None,
-        passes=(spec, spec),
-        limit=min(timing.items, conductor.limit or timing.items),
-        has_canaries=False,  # the passes of the same arm had theirs
+        adapter=adapter.absolute(),
+        timing=timing,
+        asked=_whole(conductor, place),
+        limit=conductor.limit,
     )
-    passes: list[tuple[list[Sample], Phase]] = []
-    answers: list[Sample] = []
+    conductor.progress.begin("Timing", None)
 
     def on_event(_: Job, event: Event) -> None:
-        if event["event"] == "sample":
-            answers.append(Sample.from_dict(event["sample"]))
-        elif event["event"] == "phase":
-            passes.append((list(answers), Phase.from_dict(event["phase"])))
-            answers.clear()
+        if event["event"] == "timing":
+            folder.timing.append(TimingBlock.from_dict(event["block"]))
+            conductor.progress.advance()
 
     def again(job: Job) -> Job:
-        passes.clear()
-        answers.clear()
+        folder.timing = []
         return job
 
     failures = _run_jobs(conductor, [job], on_event, again)
-    if job.name in failures or len(passes) != 2:
-        conductor.progress.warn(f"timing of {arm.name} failed in block {block}: {failures[job.name].reason if failures else 'no answers'}")
-        return None
-    return _timing_block(block, arm.name, timing.effort, *passes[1])
+    folder.save()
+    if job.name in failures:
+        conductor.progress.warn(f"timing of {arm.name} failed: {failures[job.name].reason}")
+    asked = sum(len(block.items) for block in folder.timing)
+    conductor.progress.end(f"{asked:,} requests in {timing.blocks} blocks")
 
 
-def _timing_block(block: int, arm: str, effort: str, samples: Sequence[Sample], phase: Phase) -> TimingBlock:
-    def mean(values: Sequence[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return sum(known) / len(known) if known and len(known) == len(values) else None
-
-    return TimingBlock(
-        block=block,
-        arm=arm,
-        effort=effort,
-        rows=len(samples),
-        latency_s=mean([sample.latency_s for sample in samples]),
-        ttft_s=mean([sample.ttft_s for sample in samples]),
-        output_tokens=phase.output_tokens,
-        peak_vram_bytes=phase.peak_vram_bytes,
-        peak_reserved_bytes=phase.peak_reserved_bytes,
+def _whole(conductor: _Conductor, place: tuple[str, str]) -> PassSpec:
+    suite = conductor.plan.suites[place[0]]
+    return PassSpec(
+        suite=suite.source, split=place[1], languages=tuple(suite.choose_languages(conductor.plan.experiment.evaluate.languages))
     )
+
+
+def _measure_memory(conductor: _Conductor, arms: Sequence[Arm], place: tuple[str, str]) -> None:
+    """Measure each arm's peak again, in processes of their own: what one process left behind is no part of another's peak."""
+    plan, folder, vram = conductor.plan, conductor.folder, conductor.plan.experiment.vram
+    if vram is None or vram.repeats == 1:
+        return
+    conductor.progress.begin("Measuring memory", vram.repeats * len(arms))
+    spec = _whole(conductor, place)
+    for repeat, arm in itertools.product(range(vram.repeats), arms):
+        adapter = _adapter(conductor, arm)
+        job = EvaluateJob(
+            name=f"memory-{arm.name}-{repeat}",
+            experiment=_asking(plan.experiment, samples_per_item=1),
+            base=plan.base,
+            arm=arm.name,
+            adapter=adapter.absolute() if adapter else None,
+            passes=(spec,),
+            limit=min(vram.items, conductor.limit or vram.items),
+            has_canaries=False,  # the passes of the same arm had theirs
+        )
+        answers: list[Event] = []
+        phases: list[Phase] = []
+
+        def on_event(_: Job, event: Event, answers: list[Event] = answers, phases: list[Phase] = phases) -> None:
+            if event["event"] == "sample":
+                answers.append(event)
+            elif event["event"] == "phase":
+                phases.append(Phase.from_dict(event["phase"]))
+
+        failures = conductor.executor.run([job], on_event)
+        if job.name in failures or not phases:
+            conductor.progress.warn(f"memory of {arm.name} was not measured: {failures[job.name].reason if failures else 'no answers'}")
+            return
+        peaks = (phases[0].peak_vram_bytes, phases[0].peak_reserved_bytes)
+        folder.memory.append(MemoryPass(repeat, arm.name, len(answers), *peaks))
+        folder.save()
+        conductor.progress.advance()
+    conductor.progress.end(f"{vram.repeats} processes an arm")
 
 
 # --- decisions

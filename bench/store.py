@@ -33,6 +33,7 @@ from bench.records import (
     Comparison,
     Environment,
     Look,
+    MemoryPass,
     Phase,
     Retry,
     Run,
@@ -149,6 +150,7 @@ class RunFolder:
         self.data_sources: dict[str, str] = {}
         self.looks: list[Look] = []
         self.timing: list[TimingBlock] = []
+        self.memory: list[MemoryPass] = []
         self.canaries: list[Canary] = []
         self.retries: list[Retry] = []
         self._asked: set[CellId] = set()
@@ -243,6 +245,7 @@ class RunFolder:
             "comparisons": [dataclasses.asdict(comparison) for comparison in self.comparisons],
             "looks": [dataclasses.asdict(look) for look in self.looks],
             "timing": [dataclasses.asdict(block) for block in self.timing],
+            "memory": [dataclasses.asdict(measured) for measured in self.memory],
             "canaries": [dataclasses.asdict(canary) for canary in self.canaries],
             "retries": [dataclasses.asdict(retry) for retry in self.retries],
         }
@@ -403,6 +406,7 @@ def load_run(path: str | Path) -> Run:
             data_sources=state.get("data_sources", {}),
             looks=tuple(Look.from_dict(look) for look in state.get("looks", [])),
             timing=tuple(TimingBlock.from_dict(block) for block in state.get("timing", [])),
+            memory=tuple(MemoryPass.from_dict(measured) for measured in state.get("memory", [])),
             canaries=tuple(Canary.from_dict(canary) for canary in state.get("canaries", [])),
             retries=tuple(Retry.from_dict(retry) for retry in state.get("retries", [])),
         )

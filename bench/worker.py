@@ -1,4 +1,4 @@
-"""What a child process does: train one LoRA, or evaluate one arm. `python -m bench.worker` reads a job, writes events.
+"""What a child process does: train one LoRA, evaluate one arm, or time two. `python -m bench.worker` reads a job, writes events.
 
 Standard output carries events alone: whatever libraries print there is sent to standard error, which the conductor keeps as a log.
 """
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from pydantic import TypeAdapter
 
 from bench.errors import EffortbenchError
-from bench.jobs import CONDUCTOR, WHERE_SIGNAL, EvaluateJob, Event, Job, PassSpec, TrainJob
+from bench.jobs import CONDUCTOR, WHERE_SIGNAL, EvaluateJob, Event, Job, PassSpec, ProbeJob, TrainJob
 from bench.records import Phase, Sample
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def main() -> None:
 
     job: Job = TypeAdapter(Job).validate_json(sys.stdin.read())
     try:
-        run_training(job, emit) if isinstance(job, TrainJob) else run_evaluation(job, emit)
+        run_job(job, emit)
     except EffortbenchError as error:
         emit({"event": "failed", "reason": str(error), "exit_code": error.exit_code})
         sys.exit(1)
@@ -78,6 +78,16 @@ def _take_stdout() -> TextIO:
     return protocol
 
 
+def run_job(job: Job, emit: Emit) -> None:
+    """Do what kind of job it is."""
+    if isinstance(job, TrainJob):
+        run_training(job, emit)
+    elif isinstance(job, ProbeJob):
+        run_probe(job, emit)
+    else:
+        run_evaluation(job, emit)
+
+
 def run_training(job: TrainJob, emit: Emit) -> None:
     """Train, telling every step, what each phase cost, and every arm's record as soon as it is saved."""
     if job.method == "unsloth":
@@ -106,6 +116,14 @@ def run_evaluation(job: EvaluateJob, emit: Emit) -> None:
         model = _ask_canaries(job, model, tokenizer, emit)
     for spec in job.passes:
         emit({"event": "phase", "phase": dataclasses.asdict(_run_pass(job, spec, model, tokenizer, emit))})
+
+
+def run_probe(job: ProbeJob, emit: Emit) -> None:
+    """Time base and the arm in turn, telling each block."""
+    from bench.probe import probe
+
+    _one_thread_on_cpu()
+    probe(job, lambda block: emit({"event": "timing", "block": dataclasses.asdict(block)}))
 
 
 def _ask_canaries(job: EvaluateJob, model: Any, tokenizer: Any, emit: Emit) -> Any:

@@ -490,7 +490,8 @@ def extended(rows: Path, finished: Run, tmp_path_factory: pytest.TempPathFactory
     data["gates"] = [{"name": "accuracy", "metric": "accuracy", "effort": "medium", "margin": 0.5, "min_clusters": 2}]
     latency = {"name": "latency", "metric": "latency_s", "effort": "low", "type": "max_ratio", "margin": 0.5, "min_blocks": 2}
     data["gates"].append({**latency, "required": False})
-    data |= {"extension": {"samples": 2}, "timing": {"effort": "low", "blocks": 2, "items": 1}}
+    data |= {"extension": {"samples": 2}, "timing": {"effort": "low", "blocks": 2, "requests": 2, "concurrency": 2}}
+    data["vram"] = {"required": False, "repeats": 2, "items": 1}
     return run_experiment(experiment(data), tmp_path_factory.mktemp("extended") / "run", progress=Silent(), limit=EXTENDED_ITEMS)
 
 
@@ -509,17 +510,39 @@ def test_an_inconclusive_run_is_asked_once_for_the_samples_it_declared(extended:
     assert (accuracy.evidence["looks"], accuracy.evidence["looks_allowed"]) == (2, 2)
 
 
-def test_timing_blocks_alternate_and_hold_a_measured_pass_each(extended: Run) -> None:
-    assert [(block.block, block.arm) for block in extended.timing] == [(0, "base"), (0, ARM), (1, ARM), (1, "base")]
-    assert all(block.rows == 1 and block.latency_s and block.effort == "low" for block in extended.timing)
+def test_the_probe_times_both_arms_on_the_same_requests_in_an_order_that_alternates(extended: Run) -> None:
+    order = [(block.block, block.concurrency, block.arm) for block in extended.timing]
+    assert order == [(0, 1, "base"), (0, 1, ARM), (0, 2, "base"), (0, 2, ARM), (1, 1, ARM), (1, 1, "base"), (1, 2, ARM), (1, 2, "base")]
+    asked = {block.block: (block.items, block.languages) for block in extended.timing}
+    assert all((block.items, block.languages) == asked[block.block] for block in extended.timing)
+    assert len(set(asked[0][0] + asked[1][0])) == 4
+    for block in extended.timing:
+        assert (block.effort, block.engine, block.adapter, block.energy_j) == ("low", "slots", "beside", None)
+        assert all(0 < first < whole < block.wall_s for first, whole in zip(block.ttft_s, block.latency_s, strict=True))
+        assert block.warm_up >= block.concurrency
     latency = judge_run(extended).gates[1]
     assert (latency.type, latency.clusters, latency.required) == ("max_ratio", 2, False)
     assert latency.evidence["ratio"] > 0
 
 
+def test_requests_timed_one_at_a_time_do_not_overlap(extended: Run) -> None:
+    for block in extended.timing:
+        overlaps = sum(block.latency_s) > block.wall_s
+        assert overlaps == (block.concurrency > 1), block
+
+
+def test_memory_is_measured_in_processes_of_its_own(extended: Run) -> None:
+    assert [(one.repeat, one.arm) for one in extended.memory] == [(0, "base"), (0, ARM), (1, "base"), (1, ARM)]
+    assert {one.rows for one in extended.memory} == {2}  # one problem, one language, two efforts
+    assert (extended.folder / "logs" / f"memory-{ARM}-1.log").exists()
+
+
 def test_an_extended_run_that_goes_on_is_not_looked_at_again(extended: Run, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(extended.folder, tmp_path / "run"))
-    before, asked = cell_files(folder), extended.experiment.model_copy(update={"timing": None, "gates": extended.experiment.gates[:1]})
+    before, asked = (
+        cell_files(folder),
+        extended.experiment.model_copy(update={"timing": None, "vram": None, "gates": extended.experiment.gates[:1]}),
+    )
     again = run_experiment(asked, folder, progress=Silent(), resume=True, limit=EXTENDED_ITEMS)
     assert cell_files(folder) == before
     assert again.looks == extended.looks
@@ -534,7 +557,7 @@ def test_an_extension_that_was_cut_off_goes_on_to_the_same_samples(extended: Run
     rows = cell.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [row for row in rows if json.loads(row)["sample_index"] == 0]
     cell.write_text("".join([*kept, next(row for row in rows if json.loads(row)["sample_index"] == 2)]), encoding="utf-8")
-    asked = extended.experiment.model_copy(update={"timing": None, "gates": extended.experiment.gates[:1]})
+    asked = extended.experiment.model_copy(update={"timing": None, "vram": None, "gates": extended.experiment.gates[:1]})
     again = run_experiment(asked, folder, progress=Silent(), resume=True, limit=EXTENDED_ITEMS)
     assert again.looks == extended.looks
     assert comparable(again) == comparable(extended)

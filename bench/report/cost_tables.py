@@ -1,4 +1,4 @@
-"""What answers, training and evaluation cost -> tables: tokens, the Pareto set, phases; and the keys of what was paid for."""
+"""What answers, training and evaluation cost -> tables: tokens, the Pareto set, training; and the keys of what was paid for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 
 from bench import records
 from bench.pareto import DRAWS, ParetoPoint
-from bench.records import Phase, Run, Training, TrainingPhase
+from bench.records import Run, Training, TrainingPhase
 from bench.report import words
 from bench.report.cells import Cells
 from bench.report.focus import Focus
@@ -35,7 +35,7 @@ def tokens(focus: Focus, cells: Cells) -> Table | None:
         Column("reasoning", hints.get("reasoning_tokens", "")),
         Column("final", hints.get("final_tokens", "")),
         Column("output", hints.get("output_tokens", "")),
-        Column("latency", hints.get("latency_s", "")),
+        Column("latency, throughput mode", hints.get("latency_s", "")),
     )
     return Table(
         "tokens",
@@ -74,7 +74,7 @@ def pareto(focus: Focus, cells: Cells) -> Table | None:
         Column("accuracy"),
         Column("tokens"),
         Column("in the set by tokens", "Share of draws of the problems in which no other is as accurate and as cheap."),
-        Column("latency"),
+        Column("latency, throughput mode", field_hints(records.Sample).get("latency_s", "")),
         Column("in the set by latency", "Share of draws of the problems in which no other is as accurate and as fast."),
     )
     note = (
@@ -199,44 +199,6 @@ def training_phases(run: Run) -> Table | None:
     )
 
 
-def phases(run: Run) -> Table | None:
-    """Time and memory of each evaluation pass."""
-    if not run.phases:
-        return None
-    gpu = run.environment.gpu is not None
-    rows = []
-    for phase in run.phases:
-        speed = phase.output_tokens / phase.wall_s if phase.wall_s else None
-        outside = 1 - phase.model_s / phase.wall_s if phase.model_s is not None and phase.wall_s else None
-        rows.append(
-            (
-                Entry(phase.arm),
-                Entry(f"{phase.suite}@{phase.split}"),
-                once(words.seconds(phase.wall_s), phase.wall_s),
-                once(words.share(outside), outside),
-                once(words.count(phase.output_tokens), phase.output_tokens, is_count=True),
-                once(words.count(speed), speed),
-                *([once(words.size(phase.peak_vram_bytes), phase.peak_vram_bytes)] if gpu else []),
-                once(words.size(phase.peak_rss_bytes), phase.peak_rss_bytes),
-                Entry(phase.engine, small=_side_by_side(phase)),
-            )
-        )
-    columns = (
-        Column("arm", numeric=False),
-        Column("data", numeric=False),
-        Column("time"),
-        Column("outside the model", "Share of the time not spent in model calls."),
-        Column("output tokens"),
-        Column("tokens a second"),
-        *([Column("peak VRAM")] if gpu else []),
-        Column("peak host memory"),
-        Column("engine", numeric=False),
-    )
-    return Table(
-        "phases", "Evaluation: time and memory", columns, tuple(rows), "One pass holds all languages and efforts of its data.", ONCE
-    )
-
-
 def hashes(run: Run) -> Table | None:
     """The key of every cell: the hash of all that can change a score."""
     if not run.cells:
@@ -249,9 +211,3 @@ def hashes(run: Run) -> Table | None:
     columns = tuple(Column(title, numeric=title == "answers") for title in titles)
     note = "Same key: the same weights, adapter, template, decoding, suite, engine and dtype."
     return Table("cell-keys", "Cell keys", columns, rows, note)
-
-
-def _side_by_side(phase: Phase) -> str:
-    """How many rows ran side by side, and what memory made of it."""
-    rows = words.plural(phase.slots, "slot") if phase.engine == "slots" else f"batch {phase.slots:,}"
-    return f"{rows}, out of memory {words.plural(phase.halvings, 'time')}" if phase.halvings else rows
