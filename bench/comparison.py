@@ -7,6 +7,7 @@ only where they answered the very same prompts; rows are never matched quietly b
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -56,6 +57,14 @@ TRAITS: dict[str, Trait] = {
     "latency_s": Trait(False, False, "s"),
     "ttft_s": Trait(False, False, "s"),
 }
+DESCRIBED: dict[str, Trait] = {
+    "prompt_tokens": Trait(False, False, "tokens"),
+    "final_tokens": Trait(False, False, "tokens"),
+    "final_language_fidelity": Trait(True, True, "points"),
+    **{f"{outcome}_share": Trait(outcome == "correct", True, "points") for outcome in OUTCOMES},
+}
+"""What tables tell of answers and no gate compares: `<outcome>_share` is of all answers, `final_language_fidelity` of the final texts
+whose language can be told."""
 
 
 class PairedEstimate(NamedTuple):
@@ -89,10 +98,13 @@ def metric_values(samples: pd.DataFrame, metric: str) -> pd.Series[float]:
     """One float a row, in the metric's unit, on the index of `samples`.
 
     NaN where there is no value: an infrastructure error or nothing measured. Fidelity is to the reasoning language asked for, where a
-    missing one counts 0; where none was asked for, to the question's, and a missing one has no value. Raises ValueError on an
-    unknown metric.
+    missing one counts 0; where none was asked for, to the question's, and a missing one has no value. Names of DESCRIBED are known
+    too. Raises ValueError on an unknown metric.
     """
-    _trait(metric)
+    outcome = metric.removesuffix("_share")
+    if metric in DESCRIBED and outcome in OUTCOMES:
+        return pd.Series(_equals(samples["outcome"], outcome), index=samples.index, name=metric)
+    _trait(metric, TRAITS | DESCRIBED)
     if metric == "accuracy":
         values = _floats(samples["score"])
     elif metric == "truncation":
@@ -104,6 +116,9 @@ def metric_values(samples: pd.DataFrame, metric: str) -> pd.Series[float]:
         asked, own, given = (samples[name].astype(object) for name in ("asked_reasoning_language", "language", "reasoning_language"))
         is_same = (asked.where(asked.notna(), own) == given).fillna(False).to_numpy(dtype=float)
         values = np.where(asked.notna() | given.notna(), is_same, np.nan)
+    elif metric == "final_language_fidelity":
+        own, given = (samples[name].astype(object) for name in ("language", "final_language"))
+        values = np.where(given.notna(), (own == given).to_numpy(dtype=float), np.nan)
     else:
         values = _floats(samples[metric])
     known = np.where(_equals(samples["outcome"], "error") == 1, np.nan, values)
@@ -223,7 +238,7 @@ def _table(samples: pd.DataFrame, metric: str, keys: list[str]) -> pd.DataFrame:
     by_item = frame.groupby([*keys, "item_id"], observed=True)["value"].agg(["mean", "count"]).reset_index()
     cells = frame.groupby(keys, observed=True).agg(rows=("value", "size"), n=("value", "count"), is_binary=("is_binary", "all"))
     cells = cells.join(by_item.groupby(keys, observed=True)["mean"].agg(mean="mean", sd="std", clusters="count"))
-    is_share = _trait(metric).is_share
+    is_share = _trait(metric, TRAITS | DESCRIBED).is_share
     is_single = is_share & cells["is_binary"] & (cells["n"] == cells["clusters"])
     numbers = zip(cells["mean"], cells["sd"], cells["clusters"], is_single, strict=True)
     intervals = [_cell_interval(mean, sd, clusters, is_share, single) for mean, sd, clusters, single in numbers]
@@ -491,10 +506,10 @@ def _limits(estimate: MeanEstimate) -> tuple[float, float]:
     return estimate.interval.low, estimate.interval.high
 
 
-def _trait(metric: str) -> Trait:
-    if metric not in TRAITS:
-        raise ValueError(f"unknown metric {metric!r}; expected one of {', '.join(TRAITS)}")
-    return TRAITS[metric]
+def _trait(metric: str, known: Mapping[str, Trait] = TRAITS) -> Trait:
+    if metric not in known:
+        raise ValueError(f"unknown metric {metric!r}; expected one of {', '.join(known)}")
+    return known[metric]
 
 
 def _floats(column: pd.Series) -> Array:

@@ -16,7 +16,7 @@ from bench import stats
 from bench.baseline import BASELINES, FILE, of_run, read_baseline
 from bench.comparison import compare
 from bench.errors import BaselineError
-from bench.experiment import EFFORTS
+from bench.experiment import EFFORTS, Vram
 from bench.records import Baseline, Comparison
 from bench.store import load_run
 
@@ -59,6 +59,8 @@ class Line:
     """By (metric, effort)."""
     looks: int
     """Comparisons that the correction counts."""
+    memory_steps: frozenset[int] = frozenset()
+    """Releases whose peak memory differs from the one before by more than a `vram` gate allows unless told otherwise."""
 
 
 def read_history(runs: list[Path], root: Path = BASELINES) -> tuple[list[Line], list[str]]:
@@ -86,7 +88,27 @@ def join_releases(key: Key, releases: list[Release]) -> Line:
     compared = [_compared(earlier.baseline, later.baseline) for earlier, later in zip(ordered, ordered[1:], strict=False)]
     looks = sum(one.delta is not None for made in compared for one in made.values())
     steps = tuple({key: Step(one, _is_step(one, looks)) for key, one in made.items()} for made in compared)
-    return Line(key, tuple(ordered), steps, looks)
+    return Line(key, tuple(ordered), steps, looks, _memory_steps([peak_memory(release.baseline) for release in ordered]))
+
+
+def peak_memory(baseline: Baseline) -> int | None:
+    """Bytes, of the arm's evaluation passes: VRAM where there is a GPU, else host memory. None where it is not on record."""
+    gpu = baseline.environment.gpu is not None
+    phases = [phase for phase in baseline.phases if phase.arm == baseline.arm]
+    peaks = [phase.peak_vram_bytes if gpu else phase.peak_rss_bytes for phase in phases]
+    known = [peak for peak in peaks if peak is not None]
+    return max(known) if known and len(known) == len(peaks) else None
+
+
+def _memory_steps(peaks: list[int | None]) -> frozenset[int]:
+    """Places of peaks that are more than the gate's rise above or below the one before; an unknown one is no step."""
+    pairs = enumerate(zip(peaks, peaks[1:], strict=False), start=1)
+    rise = Vram()
+    return frozenset(
+        place
+        for place, (before, after) in pairs
+        if before is not None and after is not None and abs(after - before) > rise.relative * before + rise.absolute_mib * 2**20
+    )
 
 
 def _compared(before: Baseline, after: Baseline) -> dict[tuple[str, str], Comparison]:

@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.comparison import metric_values
+from bench import stats
+from bench.comparison import metric_values, share_estimate
+from bench.stats import Interval
 
 DRAWS, AT_ONCE, SEED = 1000, 50, 20_250_805
 
@@ -34,6 +36,9 @@ class ParetoPoint(NamedTuple):
     share: float
     """Of the draws that have it in the set."""
     problems: int
+    accuracy_ci: Interval
+    """95 %, over the same problems."""
+    cost_ci: Interval
 
 
 def pareto_points(samples: pd.DataFrame, cost: str) -> list[ParetoPoint]:
@@ -52,8 +57,20 @@ def pareto_points(samples: pd.DataFrame, cost: str) -> list[ParetoPoint]:
     shares = _shares(accuracy, price)
     found = []
     for at, (arm, effort) in enumerate((str(point[0]), str(point[1])) for point in points):
-        means = float(accuracy[:, at].mean()), float(price[:, at].mean())
-        found.append(ParetoPoint(arm, effort, *means, bool(member[at]), float(shares[at]), len(whole)))
+        right_here, spent_here = share_estimate(accuracy[:, at]), stats.mean_interval(price[:, at])
+        found.append(
+            ParetoPoint(
+                arm,
+                effort,
+                right_here.mean,
+                spent_here.mean,
+                bool(member[at]),
+                float(shares[at]),
+                len(whole),
+                right_here.interval,
+                spent_here.interval,
+            )  # fmt: skip
+        )
     return found
 
 

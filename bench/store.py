@@ -33,7 +33,9 @@ from bench.records import (
     Comparison,
     Environment,
     Look,
+    MemoryPass,
     Phase,
+    Retry,
     Run,
     RunVerdict,
     Sample,
@@ -148,7 +150,9 @@ class RunFolder:
         self.data_sources: dict[str, str] = {}
         self.looks: list[Look] = []
         self.timing: list[TimingBlock] = []
+        self.memory: list[MemoryPass] = []
         self.canaries: list[Canary] = []
+        self.retries: list[Retry] = []
         self._asked: set[CellId] = set()
         self._files: dict[CellId, TextIO] = {}
         self._prompts: set[str] = set()
@@ -181,6 +185,7 @@ class RunFolder:
             self.phases = [Phase.from_dict(phase) for phase in state["phases"]]
             self.looks = [Look.from_dict(look) for look in state.get("looks", [])]
             self.canaries = [Canary.from_dict(canary) for canary in state.get("canaries", [])]
+            self.retries = [Retry.from_dict(retry) for retry in state.get("retries", [])]
         if found != self.experiment.name:
             raise RunFolderError(f"{self.path} holds experiment {found!r}, not {self.experiment.name!r}: pass another --out")
 
@@ -240,7 +245,9 @@ class RunFolder:
             "comparisons": [dataclasses.asdict(comparison) for comparison in self.comparisons],
             "looks": [dataclasses.asdict(look) for look in self.looks],
             "timing": [dataclasses.asdict(block) for block in self.timing],
+            "memory": [dataclasses.asdict(measured) for measured in self.memory],
             "canaries": [dataclasses.asdict(canary) for canary in self.canaries],
+            "retries": [dataclasses.asdict(retry) for retry in self.retries],
         }
         write_atomic(self.path / "run.json", json.dumps(state, ensure_ascii=False, indent=1) + "\n")
 
@@ -305,6 +312,11 @@ class RunFolder:
         """Note how far two ways of asking differ; a check that is made again replaces the older one."""
         place = operator.attrgetter("arm", "suite", "split", "check")
         self.canaries = [*(known for known in self.canaries if place(known) != place(canary)), canary]
+        self.save()
+
+    def add_retry(self, retry: Retry) -> None:
+        """Note that a process died and its work is begun once more."""
+        self.retries.append(retry)
         self.save()
 
     def add_sample(self, sample: Sample) -> None:
@@ -394,7 +406,9 @@ def load_run(path: str | Path) -> Run:
             data_sources=state.get("data_sources", {}),
             looks=tuple(Look.from_dict(look) for look in state.get("looks", [])),
             timing=tuple(TimingBlock.from_dict(block) for block in state.get("timing", [])),
+            memory=tuple(MemoryPass.from_dict(measured) for measured in state.get("memory", [])),
             canaries=tuple(Canary.from_dict(canary) for canary in state.get("canaries", [])),
+            retries=tuple(Retry.from_dict(retry) for retry in state.get("retries", [])),
         )
 
 

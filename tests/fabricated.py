@@ -18,6 +18,7 @@ from scipy import stats
 
 from bench.comparison import compare
 from bench.experiment import METRICS, Experiment, parse_experiment
+from bench.gate import evidence
 from bench.records import (
     EXIT_CODES,
     SEVERITY,
@@ -363,7 +364,7 @@ def _judge(gate: Any, comparisons: tuple[Comparison, ...], failed: dict[str, str
     return Verdict(
         name=gate.name, arm=found.arm, against=gate.against, suite=found.suite, split=found.split, effort=found.effort,
         metric=found.metric, before=found.before, after=found.after, delta=found.delta, ci=found.ci, margin=gate.margin,
-        clusters=found.clusters, verdict=verdict, flags=flags, reasons=(reason,),
+        clusters=found.clusters, verdict=verdict, flags=flags, reasons=(reason,), evidence=evidence(found, gate),
     )  # fmt: skip
 
 

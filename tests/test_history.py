@@ -16,10 +16,10 @@ from fabricated import fabricate_run
 
 from bench import cli
 from bench.baseline import FILE, folder_of, of_run, promote
-from bench.history import Line, Release, join_releases, read_history
+from bench.history import Line, Release, join_releases, peak_memory, read_history
 from bench.records import Run
 from bench.report import write_history
-from bench.report.history import memory, opening
+from bench.report.history import opening
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +97,22 @@ def test_steps_are_corrected_for_every_look(run: Run, tmp_path: Path) -> None:
 def test_memory_is_kept_with_a_baseline_and_unknown_in_old_ones(lines: list[Line], run: Run) -> None:
     release = lines[0].releases[0]
     peaks = [phase.peak_vram_bytes for phase in run.phases if (phase.arm, phase.split) == ("r16-s200", "gate")]
-    assert memory(release) == max(peak for peak in peaks if peak is not None)
+    assert peak_memory(release.baseline) == max(peak for peak in peaks if peak is not None)
     old = dataclasses.replace(release, baseline=dataclasses.replace(release.baseline, phases=()))
-    assert memory(old) is None
+    assert peak_memory(old.baseline) is None
+
+
+def test_a_step_of_memory_is_marked_where_a_gate_would_not_allow_it(run: Run, tmp_path: Path) -> None:
+    gib, releases = 2**30, []
+    for month, peak in enumerate((16 * gib, 16.5 * gib, 17.2 * gib, None, 17.2 * gib), start=1):
+        phases = tuple(dataclasses.replace(phase, peak_vram_bytes=int(peak) if peak else None) for phase in run.phases)
+        made = of_run(dataclasses.replace(released(run, month), phases=phases))
+        assert not isinstance(made, str)
+        releases.append(Release(f"r{month}", "", made))
+    line = join_releases(("embedded", "gpu", "stories", "gate"), releases)
+    assert line.memory_steps == {2}  # 0.5 GiB is within 2 % and 256 MiB, 0.7 GiB is not; from unknown to known is no step
+    page = write_history([line], [], tmp_path).read_text(encoding="utf-8")
+    assert "Peak VRAM: +717\u00a0MiB" in page
 
 
 def test_a_damaged_version_is_told_and_left_out(checkout: Path, run: Run, tmp_path: Path) -> None:

@@ -26,12 +26,12 @@ from bench.gate import waive
 from bench.judging import judge_run
 from bench.phases import phase_records
 from bench.records import Run, RunVerdict, TrainingPhase, VerdictName
-from bench.report import tables, words, write_report
+from bench.report import score_tables, words, write_report
 from bench.report.cells import Cells
+from bench.report.cost_tables import training_phases
 from bench.report.flips import channels
 from bench.report.focus import focus_on
 from bench.report.junit import render_junit
-from bench.report.tables import training_phases
 
 VERDICTS: tuple[VerdictName, ...] = ("pass", "fail", "inconclusive", "invalid")
 VOID = {"meta", "link", "br", "hr", "img", "input", "path", "use", "rect", "line", "circle"}
@@ -209,7 +209,7 @@ def test_answers_cut_in_the_analysis_and_in_the_final_channel_are_told_apart(tmp
     samples = run.samples.assign(final_tokens=run.samples["final_tokens"].mask(in_final, 3).mask(cut & ~in_final, 0))
     focus = focus_on(run)
     assert focus is not None
-    table = tables.outcomes(dataclasses.replace(run, samples=samples), focus, Cells(samples))
+    table = score_tables.outcomes(dataclasses.replace(run, samples=samples), focus, Cells(samples))
     assert table is not None
     column = [each.title for each in table.columns].index("truncated")
     here = samples[(samples["suite"] == focus.suite) & (samples["split"] == focus.split)]
@@ -231,7 +231,7 @@ def test_final_answers_in_another_language_are_told_and_unknown_ones_apart(tmp_p
     samples.loc[(samples["language"] == "es") & (samples.index % 2 == 0), "final_language"] = None
     focus = focus_on(run)
     assert focus is not None
-    table = tables.final_languages(dataclasses.replace(run, samples=samples), focus)
+    table = score_tables.final_languages(dataclasses.replace(run, samples=samples), focus, Cells(samples))
     assert table is not None
     shown = {row[0].text: row[2] for row in table.rows}
     assert (shown["en"].text, shown["en"].small) == (words.share(1.0), "")
@@ -428,7 +428,8 @@ def hostile_run() -> Run:
     samples = good.samples.copy()
     for column in ("completion", "answer", "target"):
         samples[column] = pd.Series(HOSTILE, index=samples.index, dtype=object)
-    gates = tuple(dataclasses.replace(gate, name=HOSTILE, reasons=(HOSTILE,)) for gate in run.verdict.gates)
+    evidence = {"by_language": {HOSTILE: {"delta": 0.1, "se": 0.1, "holm_p": 1.0}}, "selected_on": HOSTILE, HOSTILE: HOSTILE}
+    gates = tuple(dataclasses.replace(gate, name=HOSTILE, reasons=(HOSTILE,), evidence=evidence) for gate in run.verdict.gates)
     return dataclasses.replace(
         good,
         samples=samples,
@@ -634,12 +635,11 @@ def test_table_sorts_and_copies_in_a_browser(browser: Browser, reports: Reports)
     assert browser.evaluate(column) == rising[::-1]
     browser.evaluate("navigator.clipboard.writeText = async text => { window.copied = text }")
     browser.evaluate("document.querySelector('#selection button[data-copy=csv]').click()")
-    assert (
-        browser.evaluate("window.copied.split('\\n')[0]")
-        == '"arm","reasoning in the asked language","accuracy","accuracy lost","taken","why not"'
-    )
+    beside = ("", ", 95 % from", ", 95 % to", ", problems")
+    numbers = [f'"{name}{part}"' for name in ("reasoning in the asked language", "accuracy", "accuracy lost") for part in beside]
+    assert browser.evaluate("window.copied.split('\\n')[0]") == ",".join(['"arm"', *numbers, '"taken"', '"why not"'])
     browser.evaluate("document.querySelector('#selection button[data-copy=md]').click()")
-    assert browser.evaluate("window.copied.split('\\n')[1]") == "| --- | ---: | ---: | ---: | --- | --- |"
+    assert browser.evaluate("window.copied.split('\\n')[1]") == f"| --- |{' ---: |' * 9} --- | --- |"
     assert browser.complaints() == []
 
 
@@ -709,11 +709,11 @@ def test_levels_carry_their_interval_and_number_of_problems(reports: Reports) ->
     html = html_in(reports("pass"))
     gates = re.search(r'<table id="gates-table">.*?</table>', html, re.DOTALL)
     assert gates is not None
-    assert len(re.findall(r'title="95 % interval [^"]*; 120\u00a0problems"', gates.group())) == 4  # before and after, two gates
+    assert len(re.findall(r'title="95 % interval [^"]*; 120\u00a0problems"', gates.group())) == 6  # before, after and change, two gates
     selection = re.search(r'<table id="selection-table">.*?</table>', html, re.DOTALL)
     assert selection is not None
-    assert len(re.findall(r'title="95 % interval [^"]*; 20\u00a0problems"', selection.group())) == 8  # two numbers of four arms
-    assert "stories@gate: 120\u00a0problems" in html
+    assert len(re.findall(r'title="95 % interval [^"]*; 20\u00a0problems"', selection.group())) == 12  # three numbers of four arms
+    assert '>stories@gate</span><span class="small">120\u00a0problems</span>' in html
 
 
 def test_provenance_says_how_to_get_there_and_what_is_not_known(reports: Reports) -> None:

@@ -46,21 +46,24 @@ class Cells:
         """Keep the samples; nothing is computed before it is asked for. Changes are against the arm `reference`."""
         self._samples = samples
         self._reference = reference
-        self._tables: dict[str, dict[Key, CellSummary]] = {}
+        self._overall: dict[str, dict[Key, CellSummary]] = {}
+        self._by_language: dict[str, dict[Key, CellSummary]] = {}
         self._groups: dict[Key, pd.DataFrame] = {}
         self._pareto: dict[tuple[str, str, str], list[ParetoPoint]] = {}
 
     def overall(self, metric: str, arm: str, suite: str, split: str, effort: str) -> CellSummary | None:
         """Over all languages: the mean over problems of each problem's mean."""
-        return self._table(metric).get((arm, suite, split, ALL, effort))
+        if metric not in self._overall:
+            self._overall[metric] = _summaries(effort_table(self._samples, metric).assign(language=ALL))
+        return self._overall[metric].get((arm, suite, split, ALL, effort))
 
     def language(self, metric: str, arm: str, suite: str, split: str, language: str, effort: str) -> CellSummary | None:
         """In one language."""
-        return self._table(metric).get((arm, suite, split, language, effort))
+        return self._languages(metric).get((arm, suite, split, language, effort))
 
     def has(self, metric: str, arm: str, suite: str, split: str) -> bool:
         """Whether any cell of this arm on this data has the metric."""
-        return any(key[:3] == (arm, suite, split) for key in self._table(metric))
+        return any(key[:3] == (arm, suite, split) for key in self._languages(metric))
 
     def language_change(self, metric: str, arm: str, suite: str, split: str, language: str, effort: str) -> Comparison | None:
         """The arm against the reference in one language, paired by problem; None where either has no such cell."""
@@ -83,11 +86,10 @@ class Cells:
             self._groups = {_key(*map(str, names)): group for names, group in grouped}
         return self._groups.get(key)
 
-    def _table(self, metric: str) -> dict[Key, CellSummary]:
-        if metric not in self._tables:
-            overall = effort_table(self._samples, metric).assign(language=ALL)
-            self._tables[metric] = _summaries(cell_table(self._samples, metric)) | _summaries(overall)
-        return self._tables[metric]
+    def _languages(self, metric: str) -> dict[Key, CellSummary]:
+        if metric not in self._by_language:
+            self._by_language[metric] = _summaries(cell_table(self._samples, metric))
+        return self._by_language[metric]
 
 
 def _key(arm: str, suite: str, split: str, language: str, effort: str) -> Key:

@@ -1,6 +1,6 @@
 """Records -> figures: SVG for the page, PNG beside it. The only module of the report that imports matplotlib.
 
-Every figure is five inches wide, so its text is readable at phone width. Colours in the SVG become CSS variables, so one drawing
+Every figure is narrow, so its text is readable at phone width. Colours in the SVG become CSS variables, so one drawing
 serves light, dark and print; shapes, hatches and labels carry the same facts without colour. A figure without data is None.
 """
 
@@ -28,7 +28,7 @@ from bench.report import words
 from bench.report.cells import Cells, CellSummary
 from bench.report.focus import Focus
 
-WIDTH = 5.0
+WIDTH = 4.3
 INK, MUTED, GRID, CARD = "#1b2330", "#5a6474", "#e4e8ee", "#ffffff"
 BASE, CHOSEN = "#6c7687", "#0a5fb8"
 OTHERS = ("#b85c00", "#007a5e", "#a3428c", "#2f8fc4", "#8a6d00", "#c0392b", "#4f5fc4", "#3f7f2e")
@@ -58,6 +58,7 @@ STYLE: dict[str, Any] = {
     "axes.spines.right": False, "xtick.major.size": 0, "ytick.major.size": 0, "axes.facecolor": CARD, "figure.facecolor": CARD,
     "savefig.facecolor": CARD, "legend.frameon": False, "lines.linewidth": 1.6, "hatch.linewidth": 0.7, "svg.fonttype": "none",
     "axes.titlelocation": "left", "axes.titleweight": "bold", "text.parse_math": False,
+    "figure.constrained_layout.w_pad": 0.09,  # inches; with less the longest label touches the rim
 }  # fmt: skip
 
 
@@ -172,7 +173,9 @@ def accuracy_by_cost(focus: Focus, cells: Cells, suite: str, split: str, cost: s
     if not drawn:
         return None
     members = _ring(axes, cells, suite, split, cost)
-    axes.set_xlabel("mean output tokens of an answer" if cost == "output_tokens" else "mean latency of an answer, seconds")
+    axes.set_xlabel(
+        "mean output tokens of an answer" if cost == "output_tokens" else "mean latency of an answer, seconds (throughput mode)"
+    )
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.margins(x=0.1)
     axes.set_xlim(left=min(0, axes.get_xlim()[0]) if axes.get_xlim()[0] < 20 else None)
@@ -184,7 +187,7 @@ def accuracy_by_cost(focus: Focus, cells: Cells, suite: str, split: str, cost: s
         f"Accuracy against {COSTS[cost]}, {suite}@{split}",
         "Up and to the left is better. Each line joins one arm's efforts; bars are 95 % intervals clustered by problem. Ring: no other is "
         "both as accurate and as cheap in 95 % of 1,000 draws of the problems; dotted: in 5 % to 95 % of them.",
-        f"Accuracy against mean {words.metric_words(cost).name} on {suite}@{split} for {words.listed(drawn)}. "
+        f"Accuracy against mean {words.answers_metric(cost)} on {suite}@{split} for {words.listed(drawn)}. "
         + _spoken(cells, cost, _strong(focus, drawn), suite, split, focus.efforts)
         + (f" In the Pareto set: {members}." if members else ""),
     )
@@ -380,7 +383,7 @@ def over_releases(name: str, title: str, metric: str, labels: list[str], series:
             canvas,
             name,
             title,
-            "One value a release."
+            "One measurement a release, without interval. Ring: a step from the release before."
             if metric == "memory"
             else "Bars: 95 % interval, clustered by problem. Ring: a step from the release before. A gap: not comparable with it.",
             f"{title}, {words.plural(len(labels), 'release')}, first to last. {'; '.join(ends)}.",
@@ -476,7 +479,7 @@ def _language_cells(focus: Focus, cells: Cells, metric: str, arm: str, effort: s
 def _share_axis(axes: Axes, which: str, compact: bool = False) -> None:
     axis = axes.yaxis if which == "y" else axes.xaxis
     setter = axes.set_ylim if which == "y" else axes.set_xlim
-    setter(-0.04, 1.04)
+    setter(-0.09, 1.09) if compact else setter(-0.04, 1.04)
     axis.set_ticks([0, 0.5, 1] if compact else [0, 0.25, 0.5, 0.75, 1])
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}" if compact else f"{100 * value:.0f} %"))
     if compact:

@@ -101,15 +101,15 @@ def gate_sentence(run: Run, gate: Verdict) -> str:
 def _finding(run: Run, gate: Verdict) -> str:
     metric = words.metric_words(gate.metric)
     asked = asked_gate(run, gate)
-    subject = f"{metric.name} at {gate.effort} effort"
+    subject = f"{words.gated_metric(gate)} at {gate.effort} effort"
     if gate.verdict == "invalid" or gate.delta is None:
-        return f"No comparison of {subject} was made: {'; '.join(gate.reasons) or 'the reason was not recorded'}."
+        return f"No comparison of {subject} was made: {words.spoken('; '.join(gate.reasons)) or 'the reason was not recorded'}."
     if (
         NOT_TESTED in gate.flags
         or gate.type not in ("non_inferiority", "superiority")
         or (asked is not None and (asked.relative or asked.fail_on != "margin"))
     ):
-        return f"{gate.arm}, {subject if gate.clusters else metric.name}: {'; '.join(gate.reasons)}."
+        return f"{gate.arm}, {subject if gate.clusters else metric.name}: {words.spoken('; '.join(gate.reasons))}."
     against = "base" if gate.against == "base" else "the committed baseline"
     interval = f"95{words.NBSP}% interval {words.change_interval(gate.metric, gate.ci)}"
     consequence = _consequence(gate, asked.type if asked else "non_inferiority", metric.more_is_better)
@@ -214,6 +214,7 @@ def memory_tile(run: Run, focus: Focus | None) -> Tile:
     detail = ", ".join([*parts, f"evaluating {words.size(evaluating)}"])
     total = run.environment.gpu_memory_bytes if gpu else run.environment.memory_bytes
     small = f"{unit}'s {words.size(total)}" if gpu else f"{unit}; the machine has {words.size(total)}"
+    small += "; measured once, without interval" if number != words.UNKNOWN else ""
     return Tile(kind, number, amount, detail, small)
 
 

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bench.experiment import EFFORTS
-from bench.history import CONFIDENCE, LATENCY_STEP, Line, Release
+from bench.experiment import EFFORTS, Vram
+from bench.history import CONFIDENCE, LATENCY_STEP, Line, Release, peak_memory
 from bench.report import words
 from bench.report.cells import Cells, CellSummary
 from bench.report.figures import Figure, Series, over_releases
-from bench.report.tables import Column, Entry, Table
+from bench.report.tables import Column, Entry, Table, level_entry, once
 
 TITLES = {
     "accuracy": "Accuracy",
     "reasoning_language_fidelity": "Reasoning in the asked language",
     "output_tokens": "Output tokens of an answer",
-    "latency_s": "Latency of an answer",
+    "latency_s": "Latency of an answer, throughput mode",
 }
 METHOD = (
     "A step is marked where the paired change from the release before, clustered by problem, stands out at "
     f"{100 * CONFIDENCE:.0f}{words.NBSP}% after Bonferroni's correction over all changes of its line. "
     f"Latency is one pass a release: there a step must also exceed {100 * LATENCY_STEP:.0f}{words.NBSP}%. "
-    "Memory has no interval and no steps."
+    "Memory is measured once a release, without interval: there a step is a change of more than "
+    f"{100 * Vram().relative:g}{words.NBSP}% and {Vram().absolute_mib:g}{words.NBSP}MiB together."
 )
 
 
@@ -47,7 +49,8 @@ def opening(lines: Sequence[Line]) -> str:
         return "There is no committed baseline yet, and no run was given: `effortbench baseline promote RUN` keeps the first release."
     releases = sum(len(line.releases) for line in lines)
     marked = [step for line in lines for made in line.steps for step in made.values() if step.is_marked]
-    said = f"{words.plural(releases, 'release')} in {words.plural(len(lines), 'line')}, {words.plural(len(marked), 'step')} between them."
+    steps = len(marked) + sum(len(line.memory_steps) for line in lines)
+    said = f"{words.plural(releases, 'release')} in {words.plural(len(lines), 'line')}, {words.plural(steps, 'step')} between them."
     lost = [step for step in marked if step.comparison.metric == "accuracy" and (step.comparison.delta or 0) < 0]
     return f"{said} Accuracy fell in {words.plural(len(lost), 'step')}." if lost else said
 
@@ -93,21 +96,12 @@ def _figure(name: str, line: Line, cells: list[Cells], metric: str) -> Figure | 
 
 
 def _memory_figure(name: str, line: Line) -> Figure | None:
-    points = tuple(CellSummary(peak / 2**30, None, None, 1, 1) if (peak := memory(release)) else None for release in line.releases)
+    peaks = [peak_memory(release.baseline) for release in line.releases]
+    points = tuple(CellSummary(peak / 2**30, None, None, 1, 1) if peak else None for peak in peaks)
     kind = _memory_name(line)
     return over_releases(
-        f"{name}-memory", f"{kind} while evaluating", "memory", _labels(line), [Series(kind, points, frozenset(), frozenset())]
+        f"{name}-memory", f"{kind} while evaluating", "memory", _labels(line), [Series(kind, points, line.memory_steps, frozenset())]
     )
-
-
-def memory(release: Release) -> int | None:
-    """Peak of the arm's evaluation passes: VRAM where there is a GPU, else host memory. None where it is not on record."""
-    baseline = release.baseline
-    gpu = baseline.environment.gpu is not None
-    phases = [phase for phase in baseline.phases if phase.arm == baseline.arm]
-    peaks = [phase.peak_vram_bytes if gpu else phase.peak_rss_bytes for phase in phases]
-    known = [peak for peak in peaks if peak is not None]
-    return max(known) if known and len(known) == len(peaks) else None
 
 
 def _memory_name(line: Line) -> str:
@@ -128,20 +122,35 @@ def _overview(name: str, line: Line) -> Table:
     for place, (label, release) in enumerate(zip(_labels(line), line.releases, strict=True)):
         one = release.baseline
         problems = one.samples.loc[one.samples["arm"] == one.arm, "item_id"].nunique()
-        peak = memory(release)
+        peak = peak_memory(one)
         rows.append(
             (
                 Entry(label),
                 Entry(one.environment.started_at[:16].replace("T", " ")),
                 Entry(one.arm),
-                Entry(words.size(peak), str(peak or "")),
-                Entry(words.count(problems), str(problems)),
+                _peak_entry(line, place, peak),
+                once(words.count(problems), problems, is_count=True),
                 _summary_of_steps(line, place),
                 Entry(release.source),
             )
         )
-    note = "Memory is unknown in baselines made before it was kept."
+    note = "Memory is measured once a release and has no interval; it is unknown in baselines made before it was kept."
     return Table(f"{name}-releases", "Releases", columns, tuple(rows), note)
+
+
+def _peak_entry(line: Line, place: int, peak: int | None) -> Entry:
+    entry = once(words.size(peak), peak)
+    if place not in line.memory_steps:
+        return entry
+    rise = _rise(line, place)
+    return dataclasses.replace(
+        entry, small=f"{words.change('peak_vram_bytes', rise)}, a step", tone="worse" if (rise or 0) > 0 else "better"
+    )
+
+
+def _rise(line: Line, place: int) -> int | None:
+    before, after = (peak_memory(line.releases[at].baseline) for at in (place - 1, place))
+    return after - before if before is not None and after is not None else None
 
 
 def _summary_of_steps(line: Line, place: int) -> Entry:
@@ -152,7 +161,8 @@ def _summary_of_steps(line: Line, place: int) -> Entry:
     if refused:
         return Entry("not comparable", small=refused[0], tone="warn")
     marked = [step.comparison for step in made.values() if step.is_marked]
-    said = [f"{words.metric_words(one.metric).name}, {one.effort}: {words.change(one.metric, one.delta)}" for one in marked]
+    said = [f"{words.answers_metric(one.metric)}, {one.effort}: {words.change(one.metric, one.delta)}" for one in marked]
+    said += [f"{_memory_name(line)}: {words.change('peak_vram_bytes', _rise(line, place))}"] if place in line.memory_steps else []
     return Entry("; ".join(said) or "no step")
 
 
@@ -161,7 +171,7 @@ def _table(name: str, line: Line, cells: list[Cells], metric: str) -> Table | No
     if not any(entry.raw for row in rows for entry in row[1:]):
         return None
     columns = (Column("release", numeric=False), *(Column(f"{effort} effort") for effort in EFFORTS))
-    note = "Small print: 95 % interval, number of problems, and the paired change from the release before with its interval."
+    note = "Small print: 95 % interval, and the paired change from the release before with its interval."
     return Table(f"{name}-{metric.replace('_', '-')}-table", TITLES[metric], columns, tuple(rows), note)
 
 
@@ -174,13 +184,13 @@ def _rows(line: Line, cells: list[Cells], metric: str) -> Iterator[tuple[Entry, 
             if point is None:
                 entries.append(Entry(words.MISSING))
                 continue
-            small = f"{words.level_interval(metric, point.low, point.high)}; {words.plural(point.clusters, 'problem')}"
-            tone = ""
+            small, tone = "", ""
             if step is not None and step.comparison.delta is not None:
                 one = step.comparison
-                small += f"; {words.change(metric, one.delta)} ({words.change_interval(metric, one.ci)})"
+                small = f"{words.change(metric, one.delta)} ({words.change_interval(metric, one.ci)})"
                 small += ", a step" if step.is_marked else ""
                 rose = (one.delta or 0) > 0
                 tone = "" if not step.is_marked else "better" if rose == words.metric_words(metric).more_is_better else "worse"
-            entries.append(Entry(words.level(metric, point.mean), f"{point.mean:.6g}", small, tone=tone))
+            level = level_entry(metric, point.mean, (point.low, point.high), point.clusters)
+            entries.append(dataclasses.replace(level, small=small, tone=tone, hint=words.plural(point.n, "answer")))
         yield (Entry(label), *entries)

@@ -18,14 +18,16 @@ import yaml
 from markupsafe import Markup
 
 from bench.records import Run
-from bench.report import tables, words
+from bench.report import change_tables, cost_tables, evidence_tables, gate_tables, score_tables, words
 from bench.report.answers import Answers
 from bench.report.cells import Cells
 from bench.report.figures import Figure
 from bench.report.flips import Flips, find_flips
 from bench.report.focus import Focus
 from bench.report.headline import headline
+from bench.report.latency import latency
 from bench.report.notices import notices
+from bench.report.passes import energy, phases
 from bench.report.tables import Table
 
 NOT_COVERED = (
@@ -88,7 +90,7 @@ def render_page(run: Run, focus: Focus | None, cells: Cells, figures: Mapping[st
             command=words.harmless(_to_reproduce(run), 2000),
             noise_floor=noise_floor(run),
             not_covered=NOT_COVERED,
-            cell_keys=tables.hashes(run),
+            cell_keys=cost_tables.hashes(run),
         )
     )
 
@@ -114,7 +116,9 @@ def render_history(sentence: str, method: str, problems: list[str], lines: Itera
 def sections(run: Run, focus: Focus | None, cells: Cells, figures: Mapping[str, Figure]) -> list[Section]:
     """The page's parts in order, without the empty ones."""
     if focus is None:
-        made = [_section("gates", "Gates", (), [tables.gates(run), tables.failed_arms(run)])]
+        made = [
+            _section("gates", "Gates", (), [gate_tables.gates(run), gate_tables.failed_arms(run)], folded=[evidence_tables.evidence(run)])
+        ]
         return [section for section in made if section]
     return [section for section in _sections(run, focus, cells, figures) if section]
 
@@ -128,51 +132,56 @@ def _sections(run: Run, focus: Focus, cells: Cells, figures: Mapping[str, Figure
         "gates",
         "Gates and changes" if run.verdict and run.verdict.gates else "Changes",
         (),
-        [tables.gates(run), tables.changes_by_effort(run, focus), tables.differences(focus)],
+        [gate_tables.gates(run), change_tables.changes_by_effort(run, focus), change_tables.differences(focus)],
+        folded=[evidence_tables.evidence(run), *evidence_tables.guarded_languages(run)],
     )
     yield _section(
         "accuracy",
         "Accuracy",
         drawn("accuracy-by-effort", "accuracy-by-tokens", "accuracy-by-latency"),
-        [tables.by_effort(focus, cells, "accuracy", "Accuracy by arm and effort"), tables.pareto(focus, cells), tables.repeats(run, focus)],
+        [
+            score_tables.by_effort(focus, cells, "accuracy", "Accuracy by arm and effort"),
+            cost_tables.pareto(focus, cells),
+            score_tables.repeats(run, focus),
+        ],
     )
     yield _section(
         "languages",
         "Languages",
         drawn("language-map", "accuracy-by-language", "reasoning-language", "against-published"),
         [
-            tables.by_training(run, focus),
-            tables.changes_by_language(focus, cells, "accuracy", "Change of accuracy by language"),
-            tables.by_effort(
+            change_tables.by_training(run, focus),
+            change_tables.changes_by_language(focus, cells, "accuracy", "Change of accuracy by language"),
+            score_tables.by_effort(
                 focus, cells, "reasoning_language_fidelity", "Reasoning in the asked language, by arm and effort", focus.data[:1]
             ),
         ],
         folded=[
-            tables.by_language(focus, cells, "accuracy", "accuracy-by-language-table", "Accuracy by language, all values"),
-            tables.by_language(
+            score_tables.by_language(focus, cells, "accuracy", "accuracy-by-language-table", "Accuracy by language, all values"),
+            score_tables.by_language(
                 focus, cells, "reasoning_language_fidelity", "fidelity-by-language", "Reasoning in the asked language, all values"
             ),
-            tables.final_languages(run, focus),
+            score_tables.final_languages(run, focus, cells),
         ],
     )
     yield _section(
         "cost",
         "Tokens and outcomes",
         drawn("token-distribution", "outcomes"),
-        [tables.tokens(run, focus, cells), tables.outcomes(run, focus, cells)],
+        [latency(run), cost_tables.tokens(focus, cells), score_tables.outcomes(run, focus, cells)],
     )
     yield _section(
         "selection",
         "Selection",
         drawn("grid-map", *elsewhere),
-        [tables.selection(run), tables.failed_arms(run)],
-        tables.grid(run, focus, cells),
+        [gate_tables.selection(run), gate_tables.failed_arms(run)],
+        gate_tables.grid(run, focus, cells),
     )
     yield _section(
         "training",
         "Training",
         drawn("training-loss", "training-memory", "phase-costs"),
-        [tables.training(run), tables.training_phases(run), tables.phases(run)],
+        [cost_tables.training(run), cost_tables.training_phases(run), phases(run), energy(run, focus)],
     )
 
 
@@ -247,6 +256,7 @@ def _environment_rows(run: Run) -> list[tuple[str, str]]:
         *([("CUDA", environment.cuda or words.UNKNOWN)] if environment.gpu else []),
         ("Python", environment.python),
         *((f"data of {name}", source) for name, source in run.data_sources.items()),
+        *((f"hash of {name}", revision) for name, revision in run.suite_revisions.items()),
         *((f"scorer of {name}", scorer) for name, scorer in run.experiment.evaluate.scorer.items()),
         ("commit", environment.git_commit or words.UNKNOWN),
         ("uncommitted changes", {True: "yes", False: "no", None: words.UNKNOWN}[environment.git_dirty]),

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.comparison import TRAITS
+from bench.comparison import DESCRIBED, TRAITS
 from bench.experiment import Gate
-from bench.records import VerdictName
+from bench.records import Verdict, VerdictName
 
 UNKNOWN = "unknown"
 MINUS = "\u2212"
@@ -47,9 +47,10 @@ _UNITS: dict[str, Literal["share", "tokens", "seconds"]] = {"points": "share", "
 
 METRICS = {
     metric: MetricWords(_NAMES.get(metric, metric.replace("_", " ")), _UNITS[trait.unit], trait.more_is_better)
-    for metric, trait in TRAITS.items()
+    for metric, trait in (TRAITS | DESCRIBED).items()
 }
 
+METRICS["inter_token_s"] = MetricWords("time between tokens", "seconds", False)
 METRICS["peak_vram_bytes"] = MetricWords("peak VRAM", "bytes", False)
 
 VERDICTS: dict[VerdictName, str] = {"pass": "PASS", "fail": "FAIL", "inconclusive": "INCONCLUSIVE", "invalid": "INVALID"}
@@ -60,6 +61,25 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\
 def metric_words(metric: str) -> MetricWords:
     """Words of a metric; one of an unknown name is shown under that name, as a share."""
     return METRICS.get(metric, MetricWords(metric.replace("_", " "), "share", True))
+
+
+_IDENTIFIERS = re.compile("|".join(sorted((name for name in METRICS if "_" in name), key=len, reverse=True)))
+
+
+def spoken(text: str) -> str:
+    """A gate's sentence with metrics called by their names for people."""
+    return _IDENTIFIERS.sub(lambda found: METRICS[found.group()].name, text)
+
+
+def answers_metric(metric: str) -> str:
+    """What a metric of the run's answers is called: their seconds are taken while other rows run beside them, unlike the probe's."""
+    words = metric_words(metric)
+    return f"{words.name}, throughput mode" if words.unit == "seconds" else words.name
+
+
+def gated_metric(gate: Verdict) -> str:
+    """What a gate's metric is called: a ratio of seconds is taken from the latency probe, anything else from the answers."""
+    return metric_words(gate.metric).name if gate.type == "max_ratio" else answers_metric(gate.metric)
 
 
 def known(value: float | None) -> bool:
@@ -95,11 +115,13 @@ def first_to_last(values: Sequence[float | None]) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """0.0312 -> `31 ms`, 75 -> `75 s`, 600 -> `10.0 min`."""
+    """0.0312 -> `31 ms`, 2.3 -> `2.30 s`, 75 -> `75 s`, 600 -> `10.0 min`."""
     if value is None or not known(value):
         return UNKNOWN
     if value < 1:
         return f"{1000 * value:.0f}{NBSP}ms"
+    if value < 10:
+        return f"{value:.2f}{NBSP}s"
     if value < 120:
         return f"{value:.1f}{NBSP}s"
     return f"{value / 60:.1f}{NBSP}min" if value < 7200 else f"{value / 3600:.1f}{NBSP}h"

@@ -20,22 +20,32 @@
     body.append(...(descending ? rows.reverse() : rows));
   }
 
-  function grid(table, read) {
-    const head = [...table.tHead.rows[0].cells].map((cell) => cell.textContent.trim());
-    return [head, ...[...table.tBodies[0].rows].map((row) => [...row.cells].map(read))];
+  // A number's interval and what it rests on are copied in columns of their own, wherever a cell of the column has them.
+  function grid(table, read, interval) {
+    const rows = [...table.tBodies[0].rows];
+    const columns = [...table.tHead.rows[0].cells].flatMap((head, at) => {
+      const title = head.textContent.trim(), cells = rows.map((row) => row.cells[at]);
+      const units = new Set(cells.flatMap(({ dataset }) => dataset.of ?? []));
+      const number = units.size === 1 ? [[...units][0], ({ dataset }) => dataset.n] : ["n", ({ dataset }) => dataset.n && dataset.n + " " + dataset.of];
+      const more = [...interval, number].map(([name, part]) => [title + ", " + name, cells.map((cell) => part(cell) ?? "")]);
+      return [[title, cells.map(read), head], ...more.filter(([, texts]) => texts.some(Boolean)).map((column) => [...column, head])];
+    });
+    const kinds = columns.map(([, , head]) => (head.classList.contains("num") ? "---:" : "---"));
+    return [kinds, columns.map(([title]) => title), ...rows.map((_, at) => columns.map(([, texts]) => texts[at]))];
   }
 
   // A leading = + - @ would be a formula to a spreadsheet, unless the whole cell is a number.
   const safe = (text) => (/^[=+\-@\t\r]/.test(text) && !Number.isFinite(Number(text)) ? "'" + text : text);
-  const csv = (table) => grid(table, (cell) => safe(value(cell)))
+  const ends = [["95 % from", ({ dataset }) => dataset.low], ["95 % to", ({ dataset }) => dataset.high]];
+  const csv = (table) => grid(table, (cell) => safe(value(cell)), ends).slice(1)
     .map((row) => row.map((text) => '"' + text.replaceAll('"', '""') + '"').join(",")).join("\n");
 
   function markdown(table) {
-    const shown = (cell) => [...cell.querySelectorAll(".value, .small")].map((part) => part.textContent.trim()).join("; ");
+    const shown = (cell) => [...cell.querySelectorAll(".value, .small:not(.interval, .n)")].map((part) => part.textContent.trim()).join("; ");
     const plain = (text) => text.replace(/[\\|<>`*_[\]]/g, "\\$&").replace(/\s+/g, " ");
-    const [head, ...rows] = grid(table, shown).map((row) => "| " + row.map(plain).join(" | ") + " |");
-    const rule = [...table.tHead.rows[0].cells].map((cell) => (cell.classList.contains("num") ? "---:" : "---"));
-    return [head, "| " + rule.join(" | ") + " |", ...rows].join("\n");
+    const [kinds, head, ...rows] = grid(table, shown, [["95 % interval", (cell) => cell.querySelector(".interval")?.textContent]]);
+    const [first, ...others] = [head, ...rows].map((row) => "| " + row.map(plain).join(" | ") + " |");
+    return [first, "| " + kinds.join(" | ") + " |", ...others].join("\n");
   }
 
   async function copy(button) {
