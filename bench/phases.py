@@ -51,7 +51,7 @@ def _is_same_work(one: Phase, other: Phase) -> bool:
 
 
 def _joined(earlier: Phase, later: Phase) -> Phase:
-    sums = ("wall_s", "model_s", "output_tokens", "energy_j", "correct")
+    sums = ("wall_s", "model_s", "output_tokens", "energy_j", "correct", "halvings")
     peaks = ("peak_vram_bytes", "peak_reserved_bytes", "peak_rss_bytes", "peak_process_bytes", "peak_device_bytes")
     both = {name: (getattr(earlier, name), getattr(later, name)) for name in (*sums, *peaks)}
     joined: dict[str, Any] = {name: _total(both[name]) for name in sums}

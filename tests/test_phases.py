@@ -32,14 +32,14 @@ def test_nothing_has_no_peak_no_median_and_no_phases() -> None:
     assert merge_phases([]) == []
 
 
-PASS = Phase("base", "stories", "dev", 2.0, 1.5, 100, 7, 8, 9, "slots", 64, peak_process_bytes=10, energy_j=3.0, correct=4)
+PASS = Phase("base", "stories", "dev", 2.0, 1.5, 100, 7, 8, 9, "slots", 64, peak_process_bytes=10, energy_j=3.0, correct=4, halvings=1)
 
 
 def test_a_pass_that_was_gone_on_with_is_one_pass() -> None:
     rest = replace(PASS, wall_s=1.0, model_s=0.5, output_tokens=50, peak_vram_bytes=6, peak_rss_bytes=11, energy_j=1.0, correct=1)
     other = replace(PASS, split="gate")
     (whole, untouched) = add_pass([PASS, other], rest)
-    expected = replace(PASS, wall_s=3.0, model_s=2.0, output_tokens=150, peak_rss_bytes=11, energy_j=4.0, correct=5)
+    expected = replace(PASS, wall_s=3.0, model_s=2.0, output_tokens=150, peak_rss_bytes=11, energy_j=4.0, correct=5, halvings=2)
     assert (whole, untouched) == (expected, other)
 
 
