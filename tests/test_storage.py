@@ -212,6 +212,7 @@ def test_a_run_in_a_read_only_folder_is_one_line_and_leaves_it_as_it_was(
         (["report", "run"], "run/report cannot be written: Permission denied"),
         (["export", "run", "--format", "jsonl", "--out", "run/all.jsonl"], "run/all.jsonl cannot be written: Permission denied"),
     ],
+    ids=["gate", "report", "export"],
 )
 def test_a_read_only_run_can_be_read_and_what_would_be_written_into_it_is_one_line(
     tmp_path: Path, read_only: Callable[[Path], Path], arguments: list[str], expected: str
