@@ -14,6 +14,7 @@ import sys
 import unicodedata
 from functools import cache
 
+from bench.answer_inputs import is_input
 from bench.answer_words import (
     ANSWER_WORDS,
     ARTICLES,
@@ -308,7 +309,7 @@ def _last_number(text: str, start: int, end: int, language: str, *, whole: bool)
             end -= 1
             continue
         lines += 1
-        token = _last_token(text, line, end)
+        token = _last_token(text, line, end, language)
         if token and not _is_enumerator(text, line, token):
             return _value(text, token, line, end, language, whole=whole)
         enumerator = enumerator or (token and _value(text, token, line, end, language, whole=whole))
@@ -316,22 +317,30 @@ def _last_number(text: str, start: int, end: int, language: str, *, whole: bool)
     return enumerator
 
 
-def _last_token(text: str, start: int, end: int) -> re.Match[str] | None:
-    """The last number of a line that is no time of day and outside of parentheses, else the last one. None where there is none."""
+def _last_token(text: str, start: int, end: int, language: str) -> re.Match[str] | None:
+    """The last number of a line that is no time of day and outside of parentheses, else the last one. None where there is none.
+
+    Where it is what the answer was worked out from ("at $2 each"): the last of its sentence that is not, if there is one.
+    """
     if end - start > 2 * _WINDOW and (cut := _BREAK.search(text, end - _WINDOW, end)):
-        found = _last_token(text, cut.start(), end)
+        found = _last_token(text, cut.start(), end, language)
         if found:
             return found
     tokens = [token for token in _TOKEN.finditer(text, start, end) if not _is_in_a_name(text, token.start(), start)]
     asides = [found.span() for found in _PARENTHESIS.finditer(text, start, end)] if tokens else []
+    last, sentence = None, start
     for token in reversed(tokens):
         while asides and asides[-1][0] > token.start():
             asides.pop()
-        if _is_time(text, token):
+        if _is_time(text, token) or asides and token.start() < asides[-1][1]:
             continue
-        if not asides or token.start() >= asides[-1][1]:
+        if token.start() < sentence:
+            break
+        if not is_input(text, token.start(), token.end(), language):
             return token
-    return tokens[-1] if tokens else None
+        if last is None:
+            last, sentence = token, max((end.end() for end in _SENTENCE_END.finditer(text, start, token.start())), default=start)
+    return last or (tokens[-1] if tokens else None)
 
 
 def _is_time(text: str, token: re.Match[str]) -> bool:

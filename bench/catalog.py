@@ -17,10 +17,10 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from bench.errors import ExperimentError, SuiteError
-from bench.experiment import LM_EVAL, Name, parse_yaml, suite_name
+from bench.experiment import LM_EVAL, Evaluate, Name, parse_yaml, suite_name
 from bench.taskfile import TaskFile, find_task, read_task
 
 COMMIT = re.compile(r"^[0-9a-f]{40}$")
@@ -81,6 +81,7 @@ class Suite(BaseModel):
     """Problems a language; None where the suite holds its own rows, which are counted."""
     licence: str = "Apache-2.0"
     """Of its rows; the package's own where the suite holds them."""
+    _task_files: tuple[TaskFile, ...] = PrivateAttr(())
 
     @model_validator(mode="after")
     def _consistent(self) -> Suite:
@@ -195,10 +196,18 @@ class Suite(BaseModel):
         """Everything that makes the suite what it is."""
         return [self.folder] + ([(self.folder / self.data_from).resolve()] if self.data_from else [])
 
+    @property
+    def task_files(self) -> tuple[TaskFile, ...]:
+        """Its tasks as their files say, where it is none of the shipped suites."""
+        return self._task_files
+
     @cached_property
     def revision(self) -> str:
-        """Hash of all its files, 12 hex digits. READMEs and caches do not count."""
+        """Hash of all its files and of trusted code from elsewhere, 12 hex digits. READMEs and caches do not count."""
         digest = hashlib.sha256()
+        code = {path for task in self._task_files for path in task.files if not any(path.is_relative_to(own) for own in self.folders)}
+        for path in sorted(code):
+            digest.update(path.read_bytes())
         for folder in self.folders:
             for path in sorted(folder.rglob("*")):
                 if path.is_file() and path.suffix not in (".md", ".pyc"):
@@ -306,16 +315,24 @@ def language_names() -> dict[str, str]:
     return {code: name for suite in suite_names() for code, name in find_suite(suite).languages.items()}
 
 
-def find_suite(name: str) -> Suite:
-    """A shipped suite, the folder of one, a task of lm-eval or the YAML file of one. Raises SuiteError."""
+def find_asked(name: str, evaluate: Evaluate) -> Suite:
+    """`find_suite` for an experiment, which may trust a suite's code."""
+    return find_suite(name, is_trusted=suite_name(name) in evaluate.trusted)
+
+
+def find_suite(name: str, *, is_trusted: bool = False) -> Suite:
+    """A shipped suite, the folder of one, a task of lm-eval or the YAML file of one. Raises SuiteError.
+
+    Code that its task files name outside its folders, those it borrows from and lm-eval's is refused unless `is_trusted`.
+    """
     if name.startswith(LM_EVAL):
-        return _task_suite(name, find_task(name.removeprefix(LM_EVAL)))
+        return _task_suite(name, find_task(name.removeprefix(LM_EVAL)), is_trusted)
     if Path(name).suffix in (".yaml", ".yml"):
-        return _task_suite(suite_name(name), Path(name))
+        return _task_suite(suite_name(name), Path(name), is_trusted)
     folder = SUITES / name if name in suite_names() else Path(name)
     path = folder / "suite.yaml"
     try:
-        return Suite(folder=folder.resolve(), **parse_yaml(path.read_text(encoding="utf-8"), "suite.yaml"))
+        suite = Suite(folder=folder.resolve(), **parse_yaml(path.read_text(encoding="utf-8"), "suite.yaml"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise SuiteError(
             f"no suite {name!r}: expected one of {', '.join(suite_names())}, a suite's folder, lm-eval:TASK or a task's .yaml file"
@@ -324,11 +341,15 @@ def find_suite(name: str) -> Suite:
         raise SuiteError(f"{path} is not a suite: {_problems(error)}") from error
     except (OSError, ValueError, TypeError, RuntimeError, ExperimentError) as error:
         raise SuiteError(f"{path} is not a suite: {' '.join(str(error).split())}") from error
+    if suite.folder.parent != SUITES.resolve():
+        files = [suite.folder / f"{suite.task(language)}.yaml" for language in suite.languages]
+        suite._task_files = tuple(read_task(file, suite.folders, is_trusted=is_trusted) for file in files if file.is_file())
+    return suite
 
 
-def _task_suite(name: str, path: Path) -> TaskSuite:
+def _task_suite(name: str, path: Path, is_trusted: bool) -> TaskSuite:
     """A task file as a suite: `test` is the task's own test split, or its validation split where it has no other."""
-    definition = read_task(path)
+    definition = read_task(path, is_trusted=is_trusted)
     check_output_type(definition.name, definition.output_type)
     if definition.config.get("unsafe_code"):
         raise SuiteError(f"task {definition.name} runs code that the model wrote: such tasks are not asked")

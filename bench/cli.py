@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,6 +19,7 @@ import typer
 from rich.console import Console
 
 from bench.errors import EffortbenchError, RunFolderError, UsageError
+from bench.redaction import redact
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -298,27 +300,39 @@ def _print_sizing(shape: str, sizing: Sizing) -> None:
     console.print(f"{where}: {weights}; {speed}; peak VRAM {peak}", soft_wrap=True, highlight=False)
 
 
+_LABELS = {"samples": {"timing_mode": "throughput"}}
+"""Columns that a table of people has besides: latency_s and ttft_s of an answer are taken while others run beside it."""
+
+
 @app.command()
 def export(
     run_folder: RunPath,
     format: Annotated[Literal["parquet", "csv", "jsonl"], typer.Option(help="File format.")] = "parquet",
-    out: Annotated[Path | None, typer.Option(help="File to write; default samples.<format> in the current folder.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; default <records>.<format> in the current folder.")] = None,
+    records: Annotated[
+        Literal["samples", "timing", "memory", "phases", "costs"],
+        typer.Option(
+            help="samples: one row an answer; timing: a request of the latency probe; memory, phases: what passes cost; costs: cells."
+        ),
+    ] = "samples",
 ) -> None:
-    """Write all samples of a run into one file."""
+    """Write a run's samples, or other records of it, into one file."""
+    from bench.costs import cell_costs
     from bench.store import load_run
 
-    samples = load_run(run_folder).samples
-    path = out or Path(f"samples.{format}")
+    run = load_run(run_folder)
+    found = run.samples if records == "samples" else cell_costs(run) if records == "costs" else run.frame(records)
+    path = out or Path(f"{records}.{format}")
     try:
         if format == "parquet":
-            samples.to_parquet(path, index=False)
+            found.to_parquet(path, index=False)
         elif format == "csv":
-            samples.to_csv(path, index=False)
+            found.assign(**_LABELS.get(records, {})).to_csv(path, index=False)
         else:
-            path.write_text("".join(_lines(samples)), encoding="utf-8")
+            path.write_text("".join(_lines(found)), encoding="utf-8")
     except OSError as error:
         raise RunFolderError(f"{path} cannot be written: {error.strerror or error}; pass another --out") from error
-    console.print(f"{len(samples):,} samples in [bold]{path}[/]")
+    console.print(f"{len(found):,} {'samples' if records == 'samples' else f'rows of {records}'} in [bold]{path}[/]")
 
 
 @app.command()
@@ -350,7 +364,7 @@ def _lines(samples: pd.DataFrame) -> Iterator[str]:
     whole = ("seed", "reasoning_tokens", "final_tokens", "output_tokens")
     for row in samples.to_dict("records"):
         values: dict[str, Any] = {str(name): None if value is None or value != value else value for name, value in row.items()}
-        values |= {name: int(values[name]) for name in whole if values[name] is not None}
+        values |= {name: int(values[name]) for name in whole if values.get(name) is not None}
         yield json.dumps(values, ensure_ascii=False) + "\n"
 
 
@@ -377,7 +391,7 @@ def _exit_code() -> int:
         _print_error(str(error))
         return error.exit_code
     except Exception:
-        errors.print_exception()
+        errors.print(_escape(redact(traceback.format_exc(), os.environ)), soft_wrap=True, highlight=False)
         return INTERNAL_ERROR
     if code == INTERRUPTED:  # typer's word for a KeyboardInterrupt
         return _interrupted()
@@ -385,7 +399,7 @@ def _exit_code() -> int:
 
 
 def _print_error(message: str) -> None:
-    errors.print(f"[bold red]error:[/] {_escape(message)}", soft_wrap=True, highlight=False)
+    errors.print(f"[bold red]error:[/] {_escape(redact(message, os.environ))}", soft_wrap=True, highlight=False)
 
 
 def _interrupted() -> int:

@@ -1,7 +1,7 @@
 """Jobs -> child processes on this machine. Every event is handed to one listener, in one thread, in the order it came.
 
 Whatever a child does (exit, segfault, hang, write rubbish, leave processes of its own behind), it ends in one `Failure` or in none, and
-no child outlives `run`.
+no child outlives `run`. A child that tells nothing for longer than its job can take is asked where it is, for its log, and ended.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import EffortbenchError
-from bench.jobs import CONDUCTOR, Event, Job
+from bench.jobs import CONDUCTOR, WHERE_SIGNAL, Event, Job, longest_silence_s
+from bench.redaction import redact
 
 WORKER = (sys.executable, "-m", "bench.worker")
 INTERNAL = EffortbenchError.exit_code
@@ -30,6 +31,10 @@ GRACE_S = 1.0
 """Between asking children to end and ending them: Ctrl-C is done within 2 s."""
 LISTEN_S = 0.2
 """Longest wait for an event: Python acts on a signal that comes just before a wait only when that wait ends."""
+EXIT_S = 60.0
+"""How long a child may take to exit once it has said that it is done, or why it failed."""
+LONGEST_TURN_S = 1.0
+"""Most that one turn of listening counts as silence: a conductor that was itself stopped, or busy, blames no child for it."""
 PIPE_GRACE_S = 5.0
 """How long a dead child's last words are waited for, where a process that left its group holds the pipe open."""
 QUIET = {
@@ -37,6 +42,8 @@ QUIET = {
     "UNSLOTH_AUTO_INSTALL": "0",
     "UNSLOTH_DISABLE_LLM_COMPRESSOR_AUTOINSTALL": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_EVALUATE_OFFLINE": "1",
+    "HF_UPDATE_DOWNLOAD_COUNTS": "0",
     "DO_NOT_TRACK": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "WANDB_DISABLED": "true",
@@ -53,24 +60,71 @@ class Failure:
     reason: str
     exit_code: int
     """Of the error class; 70 where the process died without a word."""
+    died: bool = False
+    """Whether a signal ended the process, or it hung: then nothing says that another try must end the same way."""
+
+
+class _Watch:
+    """How long each running job has been silent."""
+
+    def __init__(self, longest_s: Callable[[Job], float]):
+        self._longest_s = longest_s
+        self._limits_s: dict[str, float] = {}
+        self._silent_s: dict[str, float] = {}
+        self._counted = time.monotonic()
+
+    def begin(self, job: Job) -> None:
+        self._limits_s[job.name], self._silent_s[job.name] = self._longest_s(job), 0.0
+
+    def hear(self, job: Job, *, is_last: bool) -> None:
+        """It said something; after its last word it has only to exit."""
+        self._silent_s[job.name] = 0.0
+        if is_last:
+            self._limits_s[job.name] = min(EXIT_S, self._limits_s[job.name])
+
+    def end(self, job: Job) -> float | None:
+        """The seconds beyond which it hung; None where it did not."""
+        limit_s, silent_s = self._limits_s.pop(job.name), self._silent_s.pop(job.name)
+        return limit_s if silent_s > limit_s else None
+
+    def find_hanging(self) -> dict[str, float]:
+        """Seconds beyond its limit, by name, of every job that is."""
+        now = time.monotonic()
+        turn_s, self._counted = min(now - self._counted, LONGEST_TURN_S), now
+        for name in self._silent_s:
+            self._silent_s[name] += turn_s
+        over = {name: silent - self._limits_s[name] for name, silent in self._silent_s.items()}
+        return {name: over_s for name, over_s in over.items() if over_s > 0}
 
 
 class LocalExecutor:
     """Runs up to `workers` jobs side by side, each in its own process, with its standard error in a log file.
 
-    `command` reads a job on standard input and writes events; tests run other programs than the worker.
+    `command` reads a job on standard input and writes events; tests run other programs than the worker. `silence_s` says how long a
+    job may tell nothing before it is taken to hang.
     """
 
-    def __init__(self, workers: int, logs: Path, *, verbose: bool = False, command: Sequence[str] = WORKER):
+    def __init__(
+        self,
+        workers: int,
+        logs: Path,
+        *,
+        verbose: bool = False,
+        command: Sequence[str] = WORKER,
+        silence_s: Callable[[Job], float] = longest_silence_s,
+    ):
         assert workers >= 1, "no worker, no work"
         self.workers = workers
         self.logs = logs
         self.verbose = verbose
         self.command = tuple(command)
+        self.silence_s = silence_s
         self._lock = threading.Lock()
         """Guards the two below: no child may start once they are being ended."""
-        self._processes: set[subprocess.Popen[str]] = set()
+        self._processes: dict[str, subprocess.Popen[str]] = {}
         self._is_ending = False
+        self._asked_where: set[str] = set()
+        """Names of jobs that seemed to hang."""
 
     def run(self, jobs: Sequence[Job], on_event: Callable[[Job, Event], None]) -> dict[str, Failure]:
         """Run all jobs; returns the failures by job name. On any exception, children are ended before it goes on."""
@@ -81,26 +135,33 @@ class LocalExecutor:
         running: dict[str, threading.Thread] = {}
         failures: dict[str, Failure] = {}
         done: set[str] = set()
+        watch = _Watch(self.silence_s)
         try:
             while waiting or running:
                 while waiting and len(running) < self.workers:
                     job = waiting.popleft()
                     running[job.name] = threading.Thread(target=self._follow, args=(job, events), daemon=True)
                     running[job.name].start()
+                    watch.begin(job)
                 try:
                     job, event = events.get(timeout=LISTEN_S)
                 except queue.Empty:
+                    self._end_hanging(watch.find_hanging())
                     continue
                 if job.name not in running:
                     continue  # a word that came after its end
+                if event["event"] != "ended":
+                    watch.hear(job, is_last=event["event"] in ("failed", "done"))
+                self._end_hanging(watch.find_hanging())
                 if event["event"] == "failed":
-                    failures.setdefault(job.name, Failure(event["reason"], event["exit_code"]))
+                    failures.setdefault(job.name, Failure(redact(event["reason"], os.environ), event["exit_code"]))
                 elif event["event"] == "done":
                     done.add(job.name)
                 elif event["event"] == "ended":
                     running.pop(job.name)
-                    if job.name not in failures and (event["returncode"] != 0 or job.name not in done):
-                        failures[job.name] = Failure(self._obituary(job, event["returncode"]), INTERNAL)
+                    hung_after_s = watch.end(job)
+                    if job.name not in failures and (failure := self._judge(job, event["returncode"], job.name in done, hung_after_s)):
+                        failures[job.name] = failure
                 elif job.name not in failures:
                     on_event(job, event)
         finally:
@@ -128,7 +189,8 @@ class LocalExecutor:
                 _signal_group(process, signal.SIGKILL)  # what it left behind would keep the pipe open
                 returncode = process.wait()
                 reader.join(PIPE_GRACE_S)
-                self._processes.discard(process)
+                self._redact_log(job)
+                self._processes.pop(job.name)
         except (OSError, ValueError) as error:
             events.put((job, {"event": "failed", "reason": f"the process could not be started: {error}", "exit_code": INTERNAL}))
         finally:
@@ -154,12 +216,33 @@ class LocalExecutor:
                     | {CONDUCTOR: str(os.getpid()), "UNSLOTH_COMPILE_LOCATION": str(scratch / "compiled")},
                     start_new_session=True,  # Ctrl-C reaches the conductor alone, which ends its children itself
                 )
-                self._processes.add(process)
+                self._processes[job.name] = process
         finally:
             order.unlink()  # who reads it holds it open
             if log:
                 log.close()
         return process
+
+    def _end_hanging(self, over_s: Mapping[str, float]) -> None:
+        """Ask those that hang where they are, which their logs then tell, and a second later end them."""
+        for name, seconds in over_s.items():
+            process = self._processes.get(name)  # None where it is being started
+            if process is None:
+                continue
+            if seconds > GRACE_S:
+                _signal_group(process, signal.SIGKILL)
+            elif name not in self._asked_where:
+                self._asked_where.add(name)
+                _signal(process, WHERE_SIGNAL)
+
+    def _judge(self, job: Job, returncode: int, is_done: bool, hung_after_s: float | None) -> Failure | None:
+        """What a process's end means; None where its work was done."""
+        if is_done and (returncode == 0 or hung_after_s is not None):
+            return None  # where it could not exit, its work is no less done
+        if hung_after_s is None:
+            return Failure(self._obituary(job, returncode), INTERNAL, died=returncode < 0)
+        reason = f"the process told nothing for {hung_after_s:,.4g} s, more than its work can take, and was ended"
+        return Failure(f"{reason}{self._log_tail(job)}", INTERNAL, died=True)
 
     def _obituary(self, job: Job, returncode: int) -> str:
         if returncode == 0:
@@ -172,6 +255,15 @@ class LocalExecutor:
             how = f"exited with {returncode}"
         return f"the process {how}{self._log_tail(job)}"
 
+    def _redact_log(self, job: Job) -> None:
+        """Libraries wrote it: a key that one of them printed is taken out as soon as nobody writes any more."""
+        if self.verbose:
+            return
+        text = self.log(job).read_text(encoding="utf-8", errors="surrogateescape")
+        clean = redact(text, os.environ)
+        if clean != text:
+            self.log(job).write_text(clean, encoding="utf-8", errors="surrogateescape")
+
     def _log_tail(self, job: Job) -> str:
         if self.verbose or not self.log(job).exists():
             return ""
@@ -182,7 +274,7 @@ class LocalExecutor:
         """Ask all to end, give them a second together, then end them."""
         with self._lock:
             self._is_ending = True
-            alive = [process for process in self._processes if process.returncode is None]
+            alive = [process for process in self._processes.values() if process.returncode is None]
         for process in alive:
             _signal_group(process, signal.SIGTERM)
         deadline = time.monotonic() + GRACE_S
@@ -224,6 +316,15 @@ def _signal_group(process: subprocess.Popen[str], number: signal.Signals) -> Non
     if process.returncode is None:
         try:
             os.killpg(process.pid, number)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+
+def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    """To a child that is not yet collected, and not to those it started."""
+    if process.returncode is None:
+        try:
+            os.kill(process.pid, number)
         except (ProcessLookupError, PermissionError):
             pass
 

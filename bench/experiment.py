@@ -32,7 +32,7 @@ Metric = Literal[
 METRICS: tuple[Metric, ...] = get_args(Metric)
 SHARES = ("accuracy", "reasoning_language_fidelity", "truncation", "empty_analysis")
 """Metrics between 0 and 1."""
-SECONDS = ("latency_s", "ttft_s")
+SECONDS = ("latency_s", "ttft_s", "inter_token_s")
 VRAM = "vram"
 """Name of the gate that `vram` makes."""
 SHIPPED = Path(__file__).parent / "experiments"
@@ -205,6 +205,8 @@ class Evaluate(Strict):
     """Settings of a suite's own, by suite name, such as mmmlu's `subset`; its README lists them."""
     scorer: dict[str, str] = Field(default_factory=dict)
     """Filter that scores a suite, by suite name, such as mgsm's `simple-evals`; without it the first of its task."""
+    trusted: list[str] = []
+    """Suites, by name, whose task files may run code from outside their folders; without it such a suite is refused."""
 
     _values_differ = field_validator("suites", "languages", "efforts")(_distinct)
 
@@ -218,7 +220,7 @@ class Evaluate(Strict):
         names = self.suite_names
         if len(set(names)) != len(names):
             raise ValueError(f"suites must have different names, found {', '.join(names)}")
-        for block, named in (("data", self.data), ("options", self.options), ("scorer", self.scorer)):
+        for block, named in (("data", self.data), ("options", self.options), ("scorer", self.scorer), ("trusted", self.trusted)):
             strange = [name for name in named if name not in names]
             if strange:
                 raise ValueError(f"{block} names {', '.join(strange)}, but evaluate.suites has {', '.join(names)}")
@@ -258,7 +260,7 @@ class Gate(Strict):
     """One pass/fail question asked of a comparison."""
 
     name: Name
-    metric: Metric
+    metric: Metric | Literal["inter_token_s"]
     effort: Effort
     type: Literal["non_inferiority", "superiority", "max_ratio", "language_guard"] = "non_inferiority"
     """`max_ratio`: the geometric mean of after / before must stay below 1 + margin (tokens and seconds). `language_guard`: no single
@@ -283,6 +285,8 @@ class Gate(Strict):
     """Fewest problems an interval is trusted with."""
     min_blocks: Annotated[int, Field(ge=2)] = 6
     """Fewest timing blocks a ratio of seconds is trusted with."""
+    concurrency: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Requests side by side at which a ratio of seconds is judged: 1, or the one that `timing` states."""
     planned_sd: Annotated[float, Field(gt=0)] | None = None
     """Standard deviation of the problems' differences in a pilot, in the metric's unit (max_ratio: of the log ratio). Power is
     planned with it; None leaves that to `effortbench power`."""
@@ -312,6 +316,10 @@ class Gate(Strict):
             raise ValueError(f"fail_on belongs to non_inferiority: a {self.type} gate has no use for it")
         if self.after == self.name:
             raise ValueError(f"gate {self.name} cannot come after itself")
+        if self.metric == "inter_token_s" and self.type != "max_ratio":
+            raise ValueError(f"inter_token_s is measured by the probe alone: a {self.type} gate has no value of it, use max_ratio")
+        if self.concurrency != 1 and not self.needs_blocks:
+            raise ValueError("concurrency belongs to a max_ratio of seconds: all else is read from the answers")
         return self
 
     @property
@@ -330,18 +338,33 @@ class Vram(Strict):
     limit_mib: Annotated[float, Field(gt=0)] | None = None
     """What the arm may use at most, reserved memory included; None takes the whole card."""
     repeats: Count = 3
-    """Fewest measurements of each arm; a spread larger than the allowed rise is invalid. `timing.blocks` makes them."""
+    """Measurements of each arm, in a process of its own each; a spread larger than the allowed rise is invalid. 1 takes the evaluation."""
+    items: Annotated[int, Field(ge=1, le=10_000)] = 16
+    """Problems of the confirmation data asked in each such process, in every language, at every effort."""
     required: bool = True
     """As of a gate."""
 
 
 class Timing(Strict):
-    """Sessions in which base and the chosen arm are timed in turn, in processes of their own (ABBA), after they were confirmed."""
+    """The latency probe: base and the chosen arm answer the same requests in turn (ABBA), in one process, after they were evaluated."""
 
-    effort: Effort
+    effort: Effort | None = None
+    """None takes the last of `evaluate.efforts`."""
     blocks: Annotated[int, Field(ge=2, le=100)] = 6
-    items: Annotated[int, Field(ge=1, le=10_000)] = 16
-    """Problems of the confirmation data asked in each session, in every language, twice: the first pass warms up."""
+    """Units of the interval: in each both arms are timed, base first in one and last in the next."""
+    requests: Annotated[int, Field(ge=1, le=10_000)] = 16
+    """Questions of the confirmation data (else of what was asked first) that a block asks of each arm, one at a time and then side by
+    side. Every block asks others."""
+    concurrency: Annotated[int, Field(ge=2, le=4096)] = 8
+    """Requests side by side, beside the measurement of each alone."""
+    adapter: Literal["beside", "merged"] = "beside"
+    """How the arm is served: the adapter switched on beside the weights, or merged into them for its turn (16 and 32 bits alone)."""
+
+    @model_validator(mode="after")
+    def _fills_its_slots(self) -> Timing:
+        if self.requests < self.concurrency:
+            raise ValueError(f"{self.requests} requests a block never run {self.concurrency} side by side: ask at least that many")
+        return self
 
 
 class Extension(Strict):
@@ -423,8 +446,12 @@ class Experiment(Strict):
                 )
             if gate.needs_blocks and gate.against == "baseline":
                 raise ValueError(f"gate {gate.name} compares seconds with another session's: use against: base")
-            if gate.needs_blocks and self.timing is not None and self.timing.effort != gate.effort:
-                raise ValueError(f"gate {gate.name} asks for {gate.effort} effort, timing measures {self.timing.effort}")
+            if gate.needs_blocks and self.timing is not None and self.timed_effort != gate.effort:
+                raise ValueError(f"gate {gate.name} asks for {gate.effort} effort, timing measures {self.timed_effort}")
+            if gate.needs_blocks and self.timing is not None and gate.concurrency not in (1, self.timing.concurrency):
+                raise ValueError(
+                    f"gate {gate.name} asks for concurrency {gate.concurrency}, timing measures 1 and {self.timing.concurrency}"
+                )
             earlier.add(gate.name)
         if self.vram is not None and VRAM in gates:
             raise ValueError(f"the name {VRAM!r} is taken by the `vram` block")
@@ -444,17 +471,12 @@ class Experiment(Strict):
                 )
 
     def _check_vram_and_timing(self) -> None:
-        for name, block in (("vram", self.vram), ("timing", self.timing)):
-            if block is not None and not self.gates:
-                raise ValueError(f"{name} needs `gates`: it is measured of the arm that they judge")
-        if self.timing is not None and self.timing.effort not in self.evaluate.efforts:
-            raise ValueError(f"effort {self.timing.effort!r} is not among evaluate.efforts ({', '.join(self.evaluate.efforts)})")
-        blocks = self.timing.blocks if self.timing else 0
-        if self.vram is not None and self.vram.required and self.vram.repeats > max(1, blocks):
-            raise ValueError(
-                f"vram.repeats is {self.vram.repeats}, and each arm would be measured {max(1, blocks)} times: "
-                f"add `timing: {{blocks: {self.vram.repeats}}}`, or lower it"
-            )
+        if self.vram is not None and not self.gates:
+            raise ValueError("vram needs `gates`: it is measured of the arm that they judge")
+        if self.timing is not None and self.timed_effort not in self.evaluate.efforts:
+            raise ValueError(f"effort {self.timed_effort!r} is not among evaluate.efforts ({', '.join(self.evaluate.efforts)})")
+        if self.timing is not None and self.timing.adapter == "merged" and self.model.load_in_4bit:
+            raise ValueError("timing.adapter: merged needs model.load_in_4bit: false: merging would round the 4-bit weights again")
 
     def _check_extension(self) -> None:
         if self.extension is None:
@@ -473,6 +495,11 @@ class Experiment(Strict):
         """Those that an extension asks again: a gate on answers asks for them; timing blocks make their own."""
         asked = {gate.effort for gate in self.gates if not gate.needs_blocks}
         return [effort for effort in self.evaluate.efforts if effort in asked]
+
+    @property
+    def timed_effort(self) -> Effort:
+        """The effort of the latency probe, where there is one."""
+        return (self.timing.effort if self.timing else None) or self.evaluate.efforts[-1]
 
     @property
     def gate_names(self) -> list[str]:

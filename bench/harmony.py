@@ -12,6 +12,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import jinja2
@@ -86,6 +87,12 @@ class Reply:
 
 def find_specials(tokenizer: Any) -> Specials:
     """The special tokens of a transformers tokenizer. Raises ModelError naming the first that is missing."""
+    return _find_specials(tokenizer, len(tokenizer))
+
+
+@lru_cache(maxsize=8)
+def _find_specials(tokenizer: Any, _size: int) -> Specials:
+    """Kept, as every prompt asks for them; looked for anew where the vocabulary has grown."""
     names = ("start", "channel", "message", "end", "return", "call", "constrain")
     found = {name: _special_id(tokenizer, f"<|{name}|>") for name in names}
     missing = [f"<|{name}|>" for name, token_id in found.items() if token_id is None]
@@ -105,9 +112,15 @@ def _special_id(tokenizer: Any, name: str) -> int | None:
 
 def decoder(tokenizer: Any) -> Decode:
     """Ids -> exact text, special tokens included: what `parse` needs."""
+    quick = getattr(tokenizer, "backend_tokenizer", None)  # transformers' own decode looks at every id, three times as long as it decodes
 
     def decode(token_ids: Sequence[int]) -> str:
-        text: str = tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        ids = list(token_ids)
+        text: str = (
+            tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            if quick is None
+            else quick.decode(ids, skip_special_tokens=False)
+        )
         return text
 
     return decode

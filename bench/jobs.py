@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from bench.experiment import Experiment, Method, Steps
+from bench.experiment import Experiment, Method, Steps, Timing
 
 CONDUCTOR = "EFFORTBENCH_CONDUCTOR"
 """Environment variable of a child: the process id of who started it."""
+WHERE_SIGNAL = signal.SIGUSR1
+"""Asks a child that seems to hang to write into its log where it is."""
+START_S = 1800.0
+"""Longest that a child may be silent before its first word and between two phases: a 20B from a slow disk takes minutes, its first
+step compiles for minutes more, and a data set may come from the hub."""
+S_PER_GENERATED_TOKEN = 0.5
+S_PER_TRAINED_TOKEN = 0.1
+"""Both slower by far than a device that anybody waits for: what is slower still has most likely stopped."""
 Event = dict[str, Any]
-"""`event` names it: plan, prompt, sample, canary, phase, step, training_phase, trained, failed, done."""
+"""`event` names it: plan, prompt, sample, canary, phase, timing, step, training_phase, trained, failed, done."""
 
 
 class _Job(BaseModel):
@@ -75,4 +84,32 @@ class EvaluateJob(_Job):
     """Whether a few rows are asked in two ways first."""
 
 
-Job = TrainJob | EvaluateJob
+class ProbeJob(_Job):
+    """Time base and one arm in turn, with one loaded model."""
+
+    kind: Literal["probe"] = "probe"
+    arm: str
+    adapter: Path
+    timing: Timing
+    asked: PassSpec
+    """Where the requests are taken from."""
+    limit: int | None = None
+
+
+Job = TrainJob | EvaluateJob | ProbeJob
+
+
+def longest_silence_s(job: Job) -> float:
+    """Seconds without an event after which a job hangs, by what it was asked to do.
+
+    Training tells every optimizer step, and measures the held-out loss in between; an evaluation tells every answer, and the first may
+    need as many steps as an answer has tokens at most; the probe tells every block, whose requests are answered one at a time.
+    """
+    if isinstance(job, TrainJob):
+        finetune = job.experiment.finetune
+        assert finetune is not None, "a training job without a finetune block"
+        rows = finetune.batch_size * finetune.gradient_accumulation + finetune.held_out_rows
+        return START_S + rows * finetune.max_length * S_PER_TRAINED_TOKEN
+    evaluate = job.experiment.evaluate
+    in_turn = job.timing.requests if isinstance(job, ProbeJob) else 1
+    return START_S + in_turn * max(evaluate.max_new_tokens[effort] for effort in evaluate.efforts) * S_PER_GENERATED_TOKEN

@@ -92,6 +92,8 @@ def _judge(run: Run, gate: Gate, baseline: Baseline | str | None, invalid: str |
         return missing(gate, arm, reason, suite=confirm.suite, split=confirm.split, is_left_out=is_left_out)
     where: dict[str, Any] = {"suite": confirm.suite, "split": confirm.split, "effort": gate.effort, "metric": gate.metric}
     sides = _sides(run, gate, arm, baseline)
+    if gate.metric == "inter_token_s":  # of the probe alone: an answer of the run tells no time between its tokens
+        return judge_blocks(arm, run.timing, gate, place, None)
     comparison = compare(*sides, **where)
     if gate.type == "language_guard":
         return judge_languages(comparison, compare_languages(*sides, **where), gate)

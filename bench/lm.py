@@ -15,14 +15,20 @@ import random
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import evaluate.config
 import lm_eval
+import lm_eval.api.metrics  # fills the registry below
+import lm_eval.utils
 import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
+from lm_eval.api.registry import metric_registry
 from lm_eval.tasks import TaskManager
 
 from bench import harmony
@@ -33,7 +39,10 @@ from bench.experiment import Evaluate
 from bench.languages import identify
 from bench.records import CellId, Outcome, Sample
 from bench.rows import INVALID
+from bench.taskfile import TaskFile
 
+evaluate.config.HF_EVALUATE_OFFLINE = True
+"""Nor does a task's own code fetch a metric's."""
 MEANS = ("mean", "nanmean")
 """Aggregations of lm-eval whose result is the mean of single answers' scores."""
 
@@ -105,6 +114,16 @@ def load_tasks(ask: Ask) -> dict[str, Any]:
     return tasks
 
 
+def refuse_fetched_code(task: TaskFile) -> None:
+    """Raise SuiteError where lm-eval would fetch a metric's code from the hub and run it."""
+    fetched = task.fetched_metrics(metric_registry)
+    if fetched:
+        raise SuiteError(
+            f"task {task.name}: {fetched[0]} is none of lm-eval's own metrics, and its code would be fetched from the hub and run: "
+            "write it beside the task file and name it with !function, or let process_results compute it"
+        )
+
+
 def _check_metric(name: str, task: Any) -> None:
     """Raise SuiteError where the first metric is no mean of single answers' scores: a cell's score is one, and so is its interval."""
     metric, aggregation = next(iter(task.aggregation().items()), (None, None))
@@ -137,15 +156,20 @@ def _load_folder(ask: Ask) -> dict[str, Any]:
         metadata={"data": data, **ask.evaluate.options.get(ask.suite.name, {})},
     )
     names = {ask.suite.task(language): language for language in ask.languages}
-    missing = [name for name in names if name not in manager.all_tasks]
+    files = {name: ask.suite.folder / f"{name}.yaml" for name in names}
+    missing = [name for name, path in files.items() if name not in manager.all_tasks or not path.is_file()]
     if missing:
         raise SuiteError(f"{ask.suite.folder} has no task {', '.join(missing)}: expected a file {missing[0]}.yaml")
-    return {names[name]: task for name, task in manager.load(list(names))["tasks"].items()}
+    for task in ask.suite.task_files:
+        refuse_fetched_code(task)
+    # by their files, which were looked at: another file of the folder could hold a task of the same name
+    return {names[name]: task for name, task in manager.load([str(path) for path in files.values()])["tasks"].items()}
 
 
 def _load_one(suite: TaskSuite, evaluate: Evaluate) -> dict[str, Any]:
     """The task of a suite that is one; lm-eval reads its file alone and looks through no folder. Raises SuiteError."""
     definition, data = suite.definition, suite.data_folder(evaluate.data)
+    refuse_fetched_code(definition)
     # the adapter makes samples_per_item itself: lm-eval's repeats share an item
     config: dict[str, Any] = {"include": str(definition.path), "task": definition.name, "repeats": 1}
     revision = evaluate.options.get(suite.name, {}).get("revision")
@@ -184,23 +208,38 @@ def _short(error: Exception) -> str:
 
 def run_pass(ask: Ask, engine: Engine, tokenizer: Any, done: Mapping[SampleKey, Sample], listener: Listener) -> dict[str, Any]:
     """Ask everything once through lm-eval and return its results; samples already `done` are not asked again."""
-    lm = EffortLM(ask, engine, tokenizer, done, listener)
-    results: dict[str, Any] = lm_eval.evaluate(
-        lm=lm,
-        task_dict={"tasks": lm.tasks},
-        limit=ask.limit,
-        bootstrap_iters=0,
-        log_samples=False,
-        apply_chat_template=True,
-        fewshot_as_multiturn=True,
-    )
+    return _evaluate(EffortLM(ask, engine, tokenizer, done, listener))
+
+
+def _evaluate(lm: EffortLM) -> dict[str, Any]:
+    with _templates_compiled_once():
+        results: dict[str, Any] = lm_eval.evaluate(
+            lm=lm,
+            task_dict={"tasks": lm.tasks},
+            limit=lm.ask.limit,
+            bootstrap_iters=0,
+            log_samples=False,
+            apply_chat_template=True,
+            fewshot_as_multiturn=True,
+        )
     return results
+
+
+@contextmanager
+def _templates_compiled_once() -> Iterator[None]:
+    """lm-eval compiles a task's templates anew for every document, at every effort: a quarter of all time outside the model."""
+    environment = lm_eval.utils.env
+    environment.from_string = lru_cache(maxsize=256)(environment.from_string)
+    try:
+        yield
+    finally:
+        del environment.from_string  # the method of its class again
 
 
 class _Collector:
     """An engine that keeps the rows it is given and answers none."""
 
-    name, slots, model_s = "collector", 1, 0.0
+    name, slots, model_s, halvings = "collector", 1, 0.0, 0
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
@@ -220,6 +259,21 @@ def pick_rows(ask: Ask, tokenizer: Any, count: int, max_new_tokens: int) -> list
     return [Row(row.prompt, min(max_new_tokens, row.max_new_tokens)) for row in chosen]
 
 
+class Request(NamedTuple):
+    """A row as an engine gets it, and whose it is."""
+
+    item_id: str
+    language: str
+    row: Row
+
+
+def list_requests(ask: Ask, tokenizer: Any) -> list[Request]:
+    """All that a pass would ask, in its order; nothing is generated."""
+    lm = EffortLM(ask, _Collector(), tokenizer, {}, Listener(lambda _: None, lambda *_: None, lambda _: None))
+    _evaluate(lm)
+    return lm.requests
+
+
 class EffortLM(LM):
     """lm-eval's model: asks an engine, keeps a sample of every answer."""
 
@@ -231,6 +285,8 @@ class EffortLM(LM):
         self.specials = harmony.find_specials(tokenizer)
         self.decode = harmony.decoder(tokenizer)
         self.tasks: dict[str, Any] = {}
+        self.requests: list[Request] = []
+        """What the engine was given last."""
         self._places: dict[str, tuple[str, str]] = {}
         for language, task in load_tasks(ask).items():
             for effort in ask.evaluate.efforts:
@@ -257,10 +313,11 @@ class EffortLM(LM):
         finals = [self._final(question) for question in questions]
         asked = [(i, index) for i, question in enumerate(questions) for index in samples if self._key(question, index) not in self.done]
         rows = [self._row(questions[i], index) for i, index in asked]
+        self.requests = [Request(questions[i].item_id, questions[i].language, row) for (i, _), row in zip(asked, rows, strict=True)]
         for generation in self.engine.generate(rows):
             i, sample_index = asked[generation.index]
             reply = harmony.parse(generation.tokens, self.specials, self.decode)
-            if sample_index == 0:
+            if sample_index == 0 and generation.error is None:
                 finals[i] = complete_final(reply, questions[i].until)
             self.listener.on_sample(self._sample(questions[i], sample_index, rows[generation.index], generation, reply))
         return finals
@@ -305,7 +362,7 @@ class EffortLM(LM):
 
     def _sample(self, question: _Question, sample_index: int, row: Row, generation: Generation, reply: harmony.Reply) -> Sample:
         scored = score_final(question.task, question.instance, complete_final(reply, question.until))
-        outcome = judge_reply(reply, scored)
+        outcome = judge_reply(reply, scored) if generation.error is None else "error"
         asks_language = self.ask.suite.asks_reasoning_language
         return Sample(
             arm=self.ask.arm,
@@ -317,21 +374,21 @@ class EffortLM(LM):
             sample_index=sample_index,
             seed=row.seed if row.temperature > 0 else None,
             outcome=outcome,
-            score=scored.score if outcome in ("correct", "wrong") else 0.0,
-            answer=scored.answer,
+            score=None if outcome == "error" else scored.score if outcome in ("correct", "wrong") else 0.0,
+            answer=None if outcome == "error" else scored.answer,
             target=str(question.task.doc_to_target(question.instance.doc)),
             prompt_tokens=len(question.prompt),
             reasoning_tokens=reply.reasoning_tokens,
             final_tokens=reply.final_tokens,
             output_tokens=reply.output_tokens,
             stop_reason=generation.stop_reason,
-            latency_s=round(generation.latency_s, 6),
-            ttft_s=round(generation.ttft_s, 6),
+            latency_s=None if generation.latency_s is None else round(generation.latency_s, 6),
+            ttft_s=None if generation.ttft_s is None else round(generation.ttft_s, 6),
             asked_reasoning_language=question.language if asks_language else None,
             reasoning_language=identify(reply.analysis, {*self.ask.suite.languages, "en"}),
             prompt_hash=question.prompt_hash,
             completion=self.decode(generation.tokens),
-            error=None,
+            error=generation.error,
             final_language=identify(reply.final, {*self.ask.suite.languages, "en"}),
         )
 

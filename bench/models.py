@@ -17,12 +17,13 @@ from typing import Any
 
 from bench.errors import ModelError
 from bench.experiment import Model
+from bench.expert_adapters import attach_per_expert, is_per_expert
 from bench.harmony import find_specials
 
 EMBEDDED = Path(__file__).parent / "embedded" / "model"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 READ_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
-"""All that a model is loaded from."""
+"""All that a model is loaded from, in its own folder: openai/gpt-oss-20b holds its weights once more in `original/`, 13.8 GB."""
 _CHUNK_BYTES = 1 << 20
 
 
@@ -50,10 +51,11 @@ def _download(model: Model) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(model.id, revision=model.revision, allow_patterns=list(READ_FILES)))
+        return Path(snapshot_download(model.id, revision=model.revision, allow_patterns=list(READ_FILES), ignore_patterns=["*/*"]))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
+        commit = f" at {model.revision}" if model.revision else ""
         raise ModelError(
-            f"model {model.id!r} is no folder and could not be had from the hub ({type(error).__name__}): "
+            f"model {model.id!r} is no folder and could not be had from the hub{commit} ({type(error).__name__}): "
             "give a local folder, or a hub id that can be reached or is in the local cache"
         ) from error
 
@@ -127,18 +129,21 @@ def merged(model: Any) -> Any:
 
 def attach(model: Any, adapter: Path) -> Any:
     """The model with the adapter on it, every weight of it in its place. Raises ModelError, as for an adapter of another base."""
-    from peft import PeftModel, get_peft_model_state_dict
-    from safetensors import safe_open
+    from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+    from safetensors.torch import load_file
 
     check_adapter(adapter)
+    is_fused = any(name.endswith(".experts.gate_up_proj") for name, _ in model.named_parameters())
     try:
-        with safe_open(adapter / ADAPTER_FILES[1], "pt") as file:
-            held = set(file.keys())
+        weights = load_file(adapter / ADAPTER_FILES[1])
+        if is_fused and is_per_expert(weights):
+            return attach_per_expert(model, LoraConfig.from_pretrained(str(adapter)), weights)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns of keys it did not find; they are refused below
             adapted = PeftModel.from_pretrained(model, str(adapter))
     except Exception as error:  # peft, torch and safetensors each raise their own kinds
         raise ModelError(f"adapter {adapter} does not fit the base model: {_one_line(error)}") from error
+    held = set(weights)
     expected = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
     if held != expected:
         strange = sorted(held ^ expected)

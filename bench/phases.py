@@ -1,4 +1,4 @@
-"""The phases of a training run: segments as they were measured -> each phase once. Pure."""
+"""The phases of a training run, and the parts of an evaluation pass, as they were measured -> each once. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bench.records import TrainingPhase
+from bench.records import Phase, TrainingPhase
 
 
 def merge_phases(segments: Sequence[TrainingPhase]) -> list[TrainingPhase]:
@@ -33,6 +33,30 @@ def _merge(segments: Sequence[TrainingPhase]) -> TrainingPhase:
         peak_rss_bytes=largest(segment.peak_rss_bytes for segment in segments),
         energy_j=_total(segment.energy_j for segment in segments),
     )
+
+
+def add_pass(known: Sequence[Phase], part: Phase) -> list[Phase]:
+    """The passes with one more part. What went on with a pass, on the same engine with as many slots, is added to it.
+
+    Times, tokens and energy add up, peaks are the highest; each is None where a part of it is unknown.
+    """
+    earlier = next((phase for phase in known if _is_same_work(phase, part)), None)
+    if earlier is None:
+        return [*known, part]
+    return [_joined(phase, part) if phase is earlier else phase for phase in known]
+
+
+def _is_same_work(one: Phase, other: Phase) -> bool:
+    return (one.arm, one.suite, one.split, one.engine, one.slots) == (other.arm, other.suite, other.split, other.engine, other.slots)
+
+
+def _joined(earlier: Phase, later: Phase) -> Phase:
+    sums = ("wall_s", "model_s", "output_tokens", "energy_j", "correct", "halvings")
+    peaks = ("peak_vram_bytes", "peak_reserved_bytes", "peak_rss_bytes", "peak_process_bytes", "peak_device_bytes")
+    both = {name: (getattr(earlier, name), getattr(later, name)) for name in (*sums, *peaks)}
+    joined: dict[str, Any] = {name: _total(both[name]) for name in sums}
+    joined |= {name: None if None in both[name] else largest(both[name]) for name in peaks}
+    return dataclasses.replace(later, **joined)
 
 
 def _total(values: Iterable[Any]) -> Any:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from bench import stats
-from bench.catalog import Suite, find_suite
+from bench.catalog import Suite, find_asked
 from bench.comparison import TRAITS, compare
 from bench.errors import ExperimentError, RunFolderError
 from bench.experiment import Experiment, Gate, suite_name
@@ -120,7 +120,7 @@ def refuse_underpowered(experiment: Experiment, limit: int | None = None) -> Non
 
 
 def _find(experiment: Experiment, name: str) -> Suite:
-    return find_suite(next(suite for suite in experiment.evaluate.suites if suite_name(suite) == name))
+    return find_asked(next(suite for suite in experiment.evaluate.suites if suite_name(suite) == name), experiment.evaluate)
 
 
 # Spread -------------------------------------------------------------------------------------------------------------------------

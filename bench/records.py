@@ -90,7 +90,7 @@ class Sample(Record):
     latency_s: float | None
     """Seconds from entering the engine to the last token, other rows running beside it (throughput mode)."""
     ttft_s: float | None
-    """Seconds from entering the engine to the first token."""
+    """Seconds from entering the engine to the first token, other rows running beside it (throughput mode)."""
     asked_reasoning_language: str | None
     """Language code asked for in the prompt; None where nothing was asked."""
     reasoning_language: str | None
@@ -239,7 +239,9 @@ class Phase(Record):
     peak_reserved_bytes: int | None
     peak_rss_bytes: int | None
     engine: str
+    """What really ran: `slots`, or `generate` where the model's layers do not reach the slots."""
     slots: int
+    """Rows side by side at most, when the pass ended: of the batch, where the engine is `generate`."""
     peak_process_bytes: int | None = None
     """Device memory of the process by NVML."""
     peak_device_bytes: int | None = None
@@ -248,6 +250,8 @@ class Phase(Record):
     """Energy of the device during the pass by NVML's counter, other processes' work included."""
     correct: int | None = None
     """Answers of the pass that are right; None in records from before it was kept."""
+    halvings: int | None = None
+    """How often memory ran out, so that half the rows went on side by side; None in records from before it was kept."""
 
     @property
     def joules_per_correct(self) -> float | None:
@@ -457,19 +461,67 @@ class Look(Record):
 
 @dataclass(frozen=True, slots=True)
 class TimingBlock(Record):
-    """One arm timed once: a session of its own, a warm-up pass and a measured one over the same rows."""
+    """One arm's requests in one block of the latency probe, at one concurrency. Lists hold one value a request, in the same order."""
 
     block: int
-    """0 .. blocks - 1; both arms are timed in each, in an order that alternates."""
+    """0 .. blocks - 1; both arms are timed in each on the same requests, in an order that alternates."""
     arm: str
     effort: str
+    concurrency: int
+    """Requests side by side; 1 is each alone."""
+    engine: str
+    adapter: Literal["beside", "merged"]
+    """How the arm's adapter was served; base had the same one switched off, or taken out of the weights."""
+    warm_up: int
+    """Requests asked before the first block, and dropped."""
+    wall_s: float
+    """From the first request to the last token."""
+    energy_j: float | None
+    """Energy of the device meanwhile by NVML's counter, other processes' work included."""
+    items: list[str]
+    """item_id of each request."""
+    languages: list[str]
+    prompt_tokens: list[int]
+    output_tokens: list[int]
+    """All generated tokens. Both arms stop where they like, within the same limit: answers need not be of one length."""
+    ttft_s: list[float | None]
+    """Seconds from the request to its first token; None where it could not be answered."""
+    latency_s: list[float | None]
+    """Seconds from the request to its last token (end to end); None as above."""
+
+    @property
+    def inter_token_s(self) -> list[float | None]:
+        """Mean seconds from a token to the next, a request; None where there was one token alone."""
+        spent = zip(self.latency_s, self.ttft_s, self.output_tokens, strict=True)
+        return [
+            (latency - ttft) / (tokens - 1) if latency is not None and ttft is not None and tokens > 1 else None
+            for latency, ttft, tokens in spent
+        ]
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Generated tokens of all requests over the time they took together."""
+        return sum(self.output_tokens) / self.wall_s if self.wall_s else None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPass(Record):
+    """An arm's peak memory in a process of its own, asked a part of the confirmation data; None where the machine cannot tell."""
+
+    repeat: int
+    """0 .. repeats - 1."""
+    arm: str
     rows: int
-    latency_s: float | None
-    """Mean over rows."""
-    ttft_s: float | None
-    output_tokens: int
     peak_vram_bytes: int | None
     peak_reserved_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Retry(Record):
+    """A process that died or hung, so that what was left of its work was begun once more."""
+
+    job: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -502,12 +554,19 @@ class Run:
     looks: tuple[Look, ...] = ()
     """Judgements made while the run was going; empty without an `extension`."""
     timing: tuple[TimingBlock, ...] = ()
-    """Blocks of an experiment with `timing`, in the order they ran."""
+    """The latency probe of an experiment with `timing`, in the order it ran."""
+    memory: tuple[MemoryPass, ...] = ()
+    """Peaks measured again for the gate `vram`, in the order they were."""
     canaries: tuple[Canary, ...] = ()
     """Rows asked in two ways, by arm and check. Empty in runs recorded before they were asked."""
+    retries: tuple[Retry, ...] = ()
+    """Processes that died or hung and were begun once more, in that order."""
 
-    def frame(self, what: Literal["comparisons", "gates", "cells", "phases", "training"]) -> pd.DataFrame:
-        """These records as a data frame, one row each and exactly their fields as columns; `samples` is one already."""
+    def frame(self, what: Literal["comparisons", "gates", "cells", "phases", "training", "timing", "memory"]) -> pd.DataFrame:
+        """These records as a data frame, one row each and their fields as columns; `samples` is one already.
+
+        `phases` has `joules_per_correct` besides; `timing` has one row a request of the latency probe, with `inter_token_s`.
+        """
         import pandas as pd
 
         kinds: dict[str, tuple[type, Iterable[Any]]] = {
@@ -516,11 +575,30 @@ class Run:
             "cells": (CellRecord, self.cells),
             "phases": (Phase, self.phases),
             "training": (Training, self.training.values()),
+            "memory": (MemoryPass, self.memory),
         }
+        if what == "timing":
+            return self._requests()
         if what not in kinds:
-            raise ValueError(f"unknown records {what!r}; expected one of {', '.join(kinds)}")
+            raise ValueError(f"unknown records {what!r}; expected one of {', '.join([*kinds, 'timing'])}")
         kind, found = kinds[what]
+        if what == "phases":
+            names = [part.name for part in dataclasses.fields(kind)] + ["joules_per_correct"]
+            return pd.DataFrame([[getattr(one, name) for name in names] for one in found], columns=names)
         return pd.DataFrame([dataclasses.asdict(one) for one in found], columns=[part.name for part in dataclasses.fields(kind)])
+
+    def _requests(self) -> pd.DataFrame:
+        """The probe's requests in the order they were asked; a block's own numbers stand in each of its rows."""
+        import pandas as pd
+
+        lists = ("items", "languages", "prompt_tokens", "output_tokens", "ttft_s", "inter_token_s", "latency_s")
+        alone = [part.name for part in dataclasses.fields(TimingBlock) if part.name not in lists]
+        rows = [
+            [*(getattr(block, name) for name in alone), *values]
+            for block in self.timing
+            for values in zip(*(getattr(block, name) for name in lists), strict=True)
+        ]
+        return pd.DataFrame(rows, columns=[*alone, "item_id", "language", *lists[2:]])
 
     def _repr_html_(self) -> str:
         """What a notebook shows: verdict, gates, and accuracy and tokens of every arm against base."""

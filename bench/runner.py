@@ -6,25 +6,27 @@ preflight -> train the grid -> all arms on the selection data -> the chosen arm 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.card import write_cards
-from bench.catalog import Hub, Suite, TaskSuite, find_suite
+from bench.catalog import Hub, Suite, TaskSuite, find_asked
 from bench.errors import ModelError, SuiteError, UsageError
 from bench.executors import Failure, LocalExecutor
-from bench.experiment import Arm, Confirm, Experiment, Extension, Select, Timing, load_experiment
-from bench.jobs import EvaluateJob, Event, Job, PassSpec, Stop, TrainJob
+from bench.experiment import Arm, Confirm, Experiment, Extension, Select, load_experiment
+from bench.jobs import EvaluateJob, Event, Job, PassSpec, ProbeJob, Stop, TrainJob
 from bench.models import ADAPTER_FILES, check_adapter, find_model, fingerprint, load_tokenizer
 from bench.phases import largest, merge_phases, phase_records
-from bench.records import Canary, CellId, CellRecord, Phase, Run, Sample, TimingBlock, Training, TrainingPhase
+from bench.records import Canary, CellId, CellRecord, MemoryPass, Phase, Retry, Run, Sample, TimingBlock, Training, TrainingPhase
 from bench.rows import is_cached
 from bench.store import RunFolder, cell_file, load_run, read_samples, slug
 
@@ -133,7 +135,7 @@ def preflight(experiment: Experiment) -> Plan:
     from bench.harmony import render
 
     base = find_model(experiment.model)
-    suites = {suite.name: suite for suite in map(find_suite, experiment.evaluate.suites)}
+    suites = {suite.name: suite for name in experiment.evaluate.suites for suite in [find_asked(name, experiment.evaluate)]}
     for suite in suites.values():
         _check_data(suite, suite.choose_languages(experiment.evaluate.languages), experiment)
     for block in (experiment.select, experiment.confirm):
@@ -173,6 +175,11 @@ def _check_data(suite: Suite, languages: Sequence[str], experiment: Experiment) 
         for split in suite.splits:
             load_tasks(Ask("base", suite, split, languages, experiment.evaluate))
         return
+    if suite.task_files:
+        from bench.lm import refuse_fetched_code
+
+        for task in suite.task_files:
+            refuse_fetched_code(task)
     if suite.local_files is None:
         return
     folder = suite.data_folder(experiment.evaluate.data)
@@ -226,7 +233,7 @@ def _conduct(conductor: _Conductor) -> None:
     if experiment.confirm and experiment.gates:
         confirmed = (experiment.confirm.suite, experiment.confirm.split)
         _extend(conductor, finalists, confirmed)
-        _time(conductor, finalists, confirmed)
+    _measure(conductor, finalists, [*places, *asked][0])
     samples = read_samples(folder.path, folder.asked)
     folder.comparisons = compare_with_base(samples)
     folder.finish()
@@ -239,6 +246,35 @@ def _finalists(conductor: _Conductor) -> list[Arm]:
     if conductor.plan.experiment.select is None:
         return alive
     return [arm for arm in alive if arm.kind == "base" or (selection and arm.name == selection.chosen)]
+
+
+def _run_jobs(
+    conductor: _Conductor, jobs: Sequence[Job], on_event: Callable[[Job, Event], None], again: Callable[[Job], Job | None]
+) -> dict[str, Failure]:
+    """Run jobs and return the failures by name. One whose process died or hung is tried once more, on what was left of its work.
+
+    `again` makes that job from what was recorded; None where nothing was left to do.
+    """
+    failures = conductor.executor.run(jobs, on_event)
+    for job in jobs:
+        first = failures.get(job.name)
+        if first is None or not first.died:
+            continue
+        conductor.folder.add_retry(Retry(job.name, first.reason))
+        conductor.progress.warn(f"{job.name}: {first.reason}; trying once more")
+        del failures[job.name]
+        left = again(job)
+        if left is None:
+            continue
+        # alone: what died of too little memory may find more; under another name, for both logs are kept
+        second = left.model_copy(update={"name": f"{job.name}-again"})
+        for failure in conductor.executor.run([second], partial(_hear_as, job, on_event)).values():
+            failures[job.name] = replace(failure, reason=f"tried twice; first: {first.reason}; then: {failure.reason}")
+    return failures
+
+
+def _hear_as(first: Job, on_event: Callable[[Job, Event], None], _: Job, event: Event) -> None:
+    on_event(first, event)
 
 
 # --- training
@@ -263,7 +299,13 @@ def _train(conductor: _Conductor) -> None:
         elif event["event"] == "trained":
             records[job.name].end(Training.from_dict(event["training"]))
 
-    failures = conductor.executor.run(jobs, on_event)
+    def again(job: Job) -> Job | None:
+        left = next((left for left in _training_jobs(conductor) if left.name == job.name and left.stops), None)
+        if left is not None:
+            records[job.name].begin_again(left)
+        return left
+
+    failures = _run_jobs(conductor, jobs, on_event, again)
     for job in jobs:
         if job.name in failures:
             for arm in records[job.name].fail(failures[job.name].reason):
@@ -280,6 +322,12 @@ class _Unfinished:
         self.losses: list[dict[str, float]] = []
         self.phases: list[TrainingPhase] = []
         self.trained: set[str] = set()
+
+    def begin_again(self, left: TrainJob) -> None:
+        """Its process died; a checkpoint tells the steps and phases before it anew."""
+        self.job = left
+        self.losses.clear()
+        self.phases.clear()
 
     def add_phase(self, phase: TrainingPhase) -> None:
         self.phases.append(phase)
@@ -366,7 +414,8 @@ def _evaluate(
     conductor: _Conductor, title: str, arms: Iterable[Arm], places: Sequence[tuple[str, str]], extension: Extension | None = None
 ) -> None:
     """Ask every arm every place (suite, split), one process an arm."""
-    jobs = [job for arm in arms if (job := _evaluation_job(conductor, arm, places, extension)) is not None]
+    asked = list(arms)
+    jobs = [job for arm in asked if (job := _evaluation_job(conductor, arm, places, extension)) is not None]
     if not jobs:
         return
     conductor.progress.begin(title, None)
@@ -393,7 +442,12 @@ def _evaluate(
         elif event["event"] == "phase":
             conductor.folder.add_phase(Phase.from_dict(event["phase"]))
 
-    failures = conductor.executor.run(jobs, on_event)
+    def again(job: Job) -> Job | None:
+        assert isinstance(job, EvaluateJob)
+        planned[job.name] = 0
+        return next(_evaluation_job(conductor, arm, places, extension) for arm in asked if arm.name == job.arm)
+
+    failures = _run_jobs(conductor, jobs, on_event, again)
     for job in jobs:
         if job.name in failures:
             _fail_evaluation(conductor, job, failures[job.name])
@@ -518,74 +572,95 @@ def _asking(experiment: Experiment, **evaluate: Any) -> Experiment:
     return experiment.model_copy(update={"evaluate": asked, **undecided})
 
 
-def _time(conductor: _Conductor, finalists: Sequence[Arm], place: tuple[str, str]) -> None:
-    """Time base and the chosen arm in turn, ABBA, one process at a time; a run that goes on measures all blocks anew."""
-    timing, folder = conductor.plan.experiment.timing, conductor.folder
+def _measure(conductor: _Conductor, finalists: Sequence[Arm], place: tuple[str, str]) -> None:
+    """Seconds and memory of base and the one arm that was chosen; a run that goes on measures all of it anew."""
+    folder = conductor.folder
+    folder.timing, folder.memory = [], []
     alive = [arm for arm in finalists if arm.name not in folder.failed_arms]
-    folder.timing = []
-    if timing is None or len(alive) != 2:
+    if [arm.kind == "base" for arm in alive] == [True, False]:
+        _time(conductor, alive[1], place)
+        _measure_memory(conductor, alive, place)
+
+
+def _time(conductor: _Conductor, arm: Arm, place: tuple[str, str]) -> None:
+    """Time base and the chosen arm in turn, in one process beside which nothing else runs."""
+    plan, folder, timing = conductor.plan, conductor.folder, conductor.plan.experiment.timing
+    adapter = _adapter(conductor, arm)
+    if timing is None or adapter is None:
         return
-    conductor.progress.begin("Timing", timing.blocks)
-    for block in range(timing.blocks):
-        for arm in alive if block % 2 == 0 else alive[::-1]:
-            measured = _timed(conductor, timing, block, arm, place)
-            if measured is None:
-                return
-            folder.timing.append(measured)
-        folder.save()
-        conductor.progress.advance()
-    conductor.progress.end(f"{timing.blocks} blocks of {timing.items} problems")
-
-
-def _timed(conductor: _Conductor, timing: Timing, block: int, arm: Arm, place: tuple[str, str]) -> TimingBlock | None:
-    """One arm in a process of its own: a pass that warms up, then the one that counts; None where it failed, which is told."""
-    plan, adapter = conductor.plan, _adapter(conductor, arm)
-    suite = plan.suites[place[0]]
-    languages = tuple(suite.choose_languages(plan.experiment.evaluate.languages))
-    spec = PassSpec(suite=suite.source, split=place[1], languages=languages)
-    job = EvaluateJob(
-        name=f"time-{arm.name}-{block}",
-        experiment=_asking(plan.experiment, samples_per_item=1, efforts=[timing.effort]),
+    job = ProbeJob(
+        name=f"time-{arm.name}",
+        experiment=_asking(plan.experiment, samples_per_item=1, efforts=[plan.experiment.timed_effort]),
         base=plan.base,
         arm=arm.name,
-        adapter=adapter.absolute() if adapter else None,
-        passes=(spec, spec),
-        limit=min(timing.items, conductor.limit or timing.items),
-        has_canaries=False,  # the passes of the same arm had theirs
+        adapter=adapter.absolute(),
+        timing=timing,
+        asked=_whole(conductor, place),
+        limit=conductor.limit,
     )
-    passes: list[tuple[list[Sample], Phase]] = []
-    answers: list[Sample] = []
+    conductor.progress.begin("Timing", None)
 
     def on_event(_: Job, event: Event) -> None:
-        if event["event"] == "sample":
-            answers.append(Sample.from_dict(event["sample"]))
-        elif event["event"] == "phase":
-            passes.append((list(answers), Phase.from_dict(event["phase"])))
-            answers.clear()
+        if event["event"] == "timing":
+            folder.timing.append(TimingBlock.from_dict(event["block"]))
+            conductor.progress.advance()
 
-    failures = conductor.executor.run([job], on_event)
-    if job.name in failures or len(passes) != 2:
-        conductor.progress.warn(f"timing of {arm.name} failed in block {block}: {failures[job.name].reason if failures else 'no answers'}")
-        return None
-    return _timing_block(block, arm.name, timing.effort, *passes[1])
+    def again(job: Job) -> Job:
+        folder.timing = []
+        return job
+
+    failures = _run_jobs(conductor, [job], on_event, again)
+    folder.save()
+    if job.name in failures:
+        conductor.progress.warn(f"timing of {arm.name} failed: {failures[job.name].reason}")
+    asked = sum(len(block.items) for block in folder.timing)
+    conductor.progress.end(f"{asked:,} requests in {timing.blocks} blocks")
 
 
-def _timing_block(block: int, arm: str, effort: str, samples: Sequence[Sample], phase: Phase) -> TimingBlock:
-    def mean(values: Sequence[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return sum(known) / len(known) if known and len(known) == len(values) else None
-
-    return TimingBlock(
-        block=block,
-        arm=arm,
-        effort=effort,
-        rows=len(samples),
-        latency_s=mean([sample.latency_s for sample in samples]),
-        ttft_s=mean([sample.ttft_s for sample in samples]),
-        output_tokens=phase.output_tokens,
-        peak_vram_bytes=phase.peak_vram_bytes,
-        peak_reserved_bytes=phase.peak_reserved_bytes,
+def _whole(conductor: _Conductor, place: tuple[str, str]) -> PassSpec:
+    suite = conductor.plan.suites[place[0]]
+    return PassSpec(
+        suite=suite.source, split=place[1], languages=tuple(suite.choose_languages(conductor.plan.experiment.evaluate.languages))
     )
+
+
+def _measure_memory(conductor: _Conductor, arms: Sequence[Arm], place: tuple[str, str]) -> None:
+    """Measure each arm's peak again, in processes of their own: what one process left behind is no part of another's peak."""
+    plan, folder, vram = conductor.plan, conductor.folder, conductor.plan.experiment.vram
+    if vram is None or vram.repeats == 1:
+        return
+    conductor.progress.begin("Measuring memory", vram.repeats * len(arms))
+    spec = _whole(conductor, place)
+    for repeat, arm in itertools.product(range(vram.repeats), arms):
+        adapter = _adapter(conductor, arm)
+        job = EvaluateJob(
+            name=f"memory-{arm.name}-{repeat}",
+            experiment=_asking(plan.experiment, samples_per_item=1),
+            base=plan.base,
+            arm=arm.name,
+            adapter=adapter.absolute() if adapter else None,
+            passes=(spec,),
+            limit=min(vram.items, conductor.limit or vram.items),
+            has_canaries=False,  # the passes of the same arm had theirs
+        )
+        answers: list[Event] = []
+        phases: list[Phase] = []
+
+        def on_event(_: Job, event: Event, answers: list[Event] = answers, phases: list[Phase] = phases) -> None:
+            if event["event"] == "sample":
+                answers.append(event)
+            elif event["event"] == "phase":
+                phases.append(Phase.from_dict(event["phase"]))
+
+        failures = conductor.executor.run([job], on_event)
+        if job.name in failures or not phases:
+            conductor.progress.warn(f"memory of {arm.name} was not measured: {failures[job.name].reason if failures else 'no answers'}")
+            return
+        peaks = (phases[0].peak_vram_bytes, phases[0].peak_reserved_bytes)
+        folder.memory.append(MemoryPass(repeat, arm.name, len(answers), *peaks))
+        folder.save()
+        conductor.progress.advance()
+    conductor.progress.end(f"{vram.repeats} processes an arm")
 
 
 # --- decisions

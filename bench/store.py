@@ -7,6 +7,7 @@ sample, flushed before anyone is told. A torn last line (the process was killed 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import json
@@ -18,10 +19,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from bench.errors import ExperimentError, RunFolderError
 from bench.experiment import Experiment, parse_experiment
+from bench.phases import add_pass
 from bench.records import (
     SCHEMA,
     Canary,
@@ -31,7 +33,9 @@ from bench.records import (
     Comparison,
     Environment,
     Look,
+    MemoryPass,
     Phase,
+    Retry,
     Run,
     RunVerdict,
     Sample,
@@ -53,6 +57,9 @@ LEFT_BY_A_START = {".lock", ".run.json.tmp"}
 """What a run that was killed before its first run.json leaves behind."""
 
 
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
 def slug(name: str) -> str:
     """A name that is safe in a path. Different names get different slugs."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "x"
@@ -64,16 +71,42 @@ def cell_file(cell: CellId) -> str:
     return f"cells/{slug(cell.arm)}/{slug(cell.suite)}@{slug(cell.split)}.{slug(cell.language)}.{cell.effort}.jsonl"
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Replace a file as a whole: a reader sees the old text or the new, never half of it."""
+def sha256_of(path: Path) -> str:
+    """Of a file's content, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace a file as a whole: a reader sees the old content or the new, never half of it. Raises RunFolderError."""
+    data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.tmp")
-    with _writing(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        with temporary.open("wb") as file:
+            file.write(data)
+            _sync(file)
         temporary.replace(path)
+        sync_folder(path.parent)
+
+
+def _sync(file: IO[Any]) -> None:
+    """On the disk itself, so that a loss of power cannot take it back."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path, *, files: bool = False) -> None:
+    """The names in a folder, and with `files` what stands in them, onto the disk itself."""
+    for path in [*(folder.iterdir() if files else ()), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        except OSError as error:
+            if path != folder or error.errno != errno.EINVAL:  # some network file systems have no such thing for folders
+                raise
+        finally:
+            os.close(handle)
 
 
 @contextmanager
@@ -90,8 +123,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Turn what the disk says into one clear line."""
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the disk says into one clear line. Raises RunFolderError."""
     try:
         yield
     except OSError as error:
@@ -117,7 +150,9 @@ class RunFolder:
         self.data_sources: dict[str, str] = {}
         self.looks: list[Look] = []
         self.timing: list[TimingBlock] = []
+        self.memory: list[MemoryPass] = []
         self.canaries: list[Canary] = []
+        self.retries: list[Retry] = []
         self._asked: set[CellId] = set()
         self._files: dict[CellId, TextIO] = {}
         self._prompts: set[str] = set()
@@ -150,11 +185,12 @@ class RunFolder:
             self.phases = [Phase.from_dict(phase) for phase in state["phases"]]
             self.looks = [Look.from_dict(look) for look in state.get("looks", [])]
             self.canaries = [Canary.from_dict(canary) for canary in state.get("canaries", [])]
+            self.retries = [Retry.from_dict(retry) for retry in state.get("retries", [])]
         if found != self.experiment.name:
             raise RunFolderError(f"{self.path} holds experiment {found!r}, not {self.experiment.name!r}: pass another --out")
 
     def __enter__(self) -> RunFolder:
-        with _writing(self.path):
+        with writing(self.path):
             self._lock = (self.path / ".lock").open("a+", encoding="utf-8")
         try:
             self._take_lock(self._lock)
@@ -209,7 +245,9 @@ class RunFolder:
             "comparisons": [dataclasses.asdict(comparison) for comparison in self.comparisons],
             "looks": [dataclasses.asdict(look) for look in self.looks],
             "timing": [dataclasses.asdict(block) for block in self.timing],
+            "memory": [dataclasses.asdict(measured) for measured in self.memory],
             "canaries": [dataclasses.asdict(canary) for canary in self.canaries],
+            "retries": [dataclasses.asdict(retry) for retry in self.retries],
         }
         write_atomic(self.path / "run.json", json.dumps(state, ensure_ascii=False, indent=1) + "\n")
 
@@ -219,6 +257,7 @@ class RunFolder:
         Samples under another key are thrown away: they belong to another model, prompt or decoding.
         """
         kept: list[Sample] = []
+        places = {(record.arm, record.suite, record.split) for record in records}
         for record in records:
             self._asked.add(record.id)
             path = self.path / record.file
@@ -228,6 +267,8 @@ class RunFolder:
                 continue
             path.unlink(missing_ok=True)
             self.cells[record.id] = record
+        places -= {(sample.arm, sample.suite, sample.split) for sample in kept}
+        self.phases = [phase for phase in self.phases if (phase.arm, phase.suite, phase.split) not in places]  # of answers thrown away
         self.save()
         return kept
 
@@ -241,9 +282,10 @@ class RunFolder:
         self.cells = {record.id: record for record in self.asked}
 
     def are_complete(self, records: list[CellRecord], samples: list[Sample]) -> bool:
-        """Whether every cell holds as many samples as it was planned to."""
+        """Whether every cell holds as many samples as it was planned to, and each sample's prompt is known."""
         held = Counter(sample.cell for sample in samples)
-        return all(self.cells[record.id].samples == held[record.id] for record in records)
+        are_whole = all(self.cells[record.id].samples == held[record.id] for record in records)
+        return are_whole and all(sample.prompt_hash in self._prompts for sample in samples)
 
     def plan_cells(self, counts: Mapping[CellId, int]) -> None:
         """Note how many samples each cell will hold, once its data are loaded."""
@@ -252,9 +294,19 @@ class RunFolder:
         self.save()
 
     def add_phase(self, phase: Phase) -> None:
-        """Note what a pass cost."""
-        self.phases.append(phase)
+        """Note what a pass cost, or the part of it that an earlier start of the run had left."""
+        self._sync_answers()
+        self.phases = add_pass(self.phases, phase)
         self.save()
+
+    def _sync_answers(self) -> None:
+        """Before anything that says so is recorded: what a pass or the run has answered is on the disk."""
+        opened = [*self._files.values(), *([self._prompt_file] if self._prompt_file else [])]
+        with writing(self.path):
+            for file in opened:
+                _sync(file)
+            for folder in {Path(file.name).parent for file in opened}:
+                sync_folder(folder)
 
     def add_canary(self, canary: Canary) -> None:
         """Note how far two ways of asking differ; a check that is made again replaces the older one."""
@@ -262,10 +314,15 @@ class RunFolder:
         self.canaries = [*(known for known in self.canaries if place(known) != place(canary)), canary]
         self.save()
 
+    def add_retry(self, retry: Retry) -> None:
+        """Note that a process died and its work is begun once more."""
+        self.retries.append(retry)
+        self.save()
+
     def add_sample(self, sample: Sample) -> None:
         """Append one sample to its cell, flushed."""
         path = self.path / self.cells[sample.cell].file
-        with _writing(path):
+        with writing(path):
             file = self._files.get(sample.cell)
             if file is None:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -279,7 +336,7 @@ class RunFolder:
             return
         self._prompts.add(prompt_hash)
         path = self.path / "prompts.jsonl"
-        with _writing(path):
+        with writing(path):
             if self._prompt_file is None:
                 self._prompt_file = path.open("a", encoding="utf-8")
             self._prompt_file.write(json.dumps({"prompt_hash": prompt_hash, "prompt": prompt}, ensure_ascii=False) + "\n")
@@ -290,9 +347,12 @@ class RunFolder:
         write_atomic(self.path / "training" / f"{slug(training.arm)}.json", training.to_json() + "\n")
 
     def find_training(self, arm: str, key: str) -> Training | None:
-        """A finished training of this arm under the same key; None where there is none."""
+        """A finished training of this arm under the same key, its adapter as it was saved; None where there is none."""
         training = read_training(self.path, arm)
-        return training if training and training.status == "trained" and training.key == key else None
+        if training is None or training.status != "trained" or training.key != key:
+            return None
+        weights = self.adapter(arm) / ADAPTER_WEIGHTS
+        return training if weights.is_file() and sha256_of(weights) == training.adapter_sha256 else None
 
     def adapter(self, arm: str) -> Path:
         """Where a trained arm's adapter lies."""
@@ -308,9 +368,12 @@ class RunFolder:
 
     def finish(self) -> None:
         """Mark the run finished and write samples.parquet."""
+        self._sync_answers()
         path, temporary = self.path / "samples.parquet", self.path / ".samples.parquet.tmp"
-        with _writing(path):
+        with writing(path):
             read_samples(self.path, list(self.cells.values())).to_parquet(temporary, index=False)
+            with temporary.open("r+", encoding="utf-8") as file:
+                _sync(file)
             temporary.replace(path)
         self.finished = True
         self.save()
@@ -343,7 +406,9 @@ def load_run(path: str | Path) -> Run:
             data_sources=state.get("data_sources", {}),
             looks=tuple(Look.from_dict(look) for look in state.get("looks", [])),
             timing=tuple(TimingBlock.from_dict(block) for block in state.get("timing", [])),
+            memory=tuple(MemoryPass.from_dict(measured) for measured in state.get("memory", [])),
             canaries=tuple(Canary.from_dict(canary) for canary in state.get("canaries", [])),
+            retries=tuple(Retry.from_dict(retry) for retry in state.get("retries", [])),
         )
 
 
@@ -515,7 +580,7 @@ def _cut_torn_line(path: Path) -> None:
     data = path.read_bytes()
     whole = data.rfind(b"\n") + 1
     if whole < len(data):
-        with _writing(path), path.open("r+b") as file:
+        with writing(path), path.open("r+b") as file:
             file.truncate(whole)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -39,6 +39,15 @@ class TaskFile:
         listed = self.config.get("filter_list")
         named = [entry.get("name") for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
         return [str(name) for name in named if name] or ["none"]
+
+    def fetched_metrics(self, known: Container[str]) -> list[str]:
+        """Metrics whose code lm-eval would fetch from the hub and run: those marked so, and names beside the `known` ones of its own."""
+        listed = self.config.get("metric_list")
+        entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+        if self.config.get("process_results"):  # then a metric is but a name of what that returns
+            entries = []
+        named = [entry for entry in entries if not isinstance(entry.get("metric"), _Function)]
+        return [str(entry.get("metric")) for entry in named if entry.get("hf_evaluate") or str(entry.get("metric")) not in known]
 
     @property
     def has_local_data(self) -> bool:
@@ -113,16 +122,20 @@ def _folders_to_search(name: str) -> Iterator[Path]:
     yield shipped_folder()
 
 
-def read_task(path: Path) -> TaskFile:
-    """Read a task's YAML. Raises SuiteError on what is no task, and on code that is neither beside it nor lm-eval's own."""
+def read_task(path: Path, beside: Sequence[Path] = (), *, is_trusted: bool = False) -> TaskFile:
+    """Read a task's YAML. Raises SuiteError on what is no task, and on code that it names elsewhere, unless `is_trusted`.
+
+    Its own folder, those `beside` it and lm-eval's are not elsewhere.
+    """
     path = path.resolve()
+    roots = (path.parent, *beside, shipped_folder())
     config, files, functions = _read(path, ())
     name = config.get("task")
     if not isinstance(name, str) or "group" in config:
         raise SuiteError(f"{path} is no lm-eval task: expected a `task:` with one name (a suite is named by its folder)")
     if "class" in config:
         raise SuiteError(f"task {name} is defined in Python, and says nothing of its splits: only tasks in YAML can be asked")
-    code = [module for folder, function in functions if (module := _module_file(function, folder, path))]
+    code = [module for folder, function in functions if (module := _module_file(function, folder, path, None if is_trusted else roots))]
     if code and not path.is_relative_to(shipped_folder()):
         code += sorted(path.parent.glob("*.py"))
     return TaskFile(path, name, config, tuple(dict.fromkeys([*files, *code, *_local_data(config)])))
@@ -157,15 +170,21 @@ def _functions(value: Any) -> Iterator[str]:
             yield from _functions(inner)
 
 
-def _module_file(function: str, folder: Path, task: Path) -> Path | None:
-    """File of the module, as lm-eval looks for it; None for one of lm-eval's own by its dotted name. Raises SuiteError on any other."""
+def _module_file(function: str, folder: Path, task: Path, roots: Sequence[Path] | None) -> Path | None:
+    """File of the module, as lm-eval looks for it; None for one that it imports by its dotted name: lm-eval's own, or any without roots.
+
+    Raises SuiteError on code outside the roots.
+    """
     module = function.rpartition(".")[0]
     path = (folder / f"{module.replace('.', '/')}.py").resolve()
-    if path.is_file() and (path.is_relative_to(task.parent) or path.is_relative_to(shipped_folder())):
+    if path.is_file() and (roots is None or any(path.is_relative_to(root) for root in roots)):
         return path
-    if not path.is_file() and module.split(".")[0] == "lm_eval":
+    if not path.is_file() and (roots is None or module.split(".")[0] == "lm_eval"):
         return None
-    raise SuiteError(f"{task} runs code from elsewhere (!function {function}): only code beside the task file, or lm-eval's own, is run")
+    raise SuiteError(
+        f"{task} runs code from elsewhere (!function {function}): only code beside the task file, or lm-eval's own, is run; "
+        "once you have read it, name the suite in evaluate.trusted"
+    )
 
 
 def _local_data(config: dict[str, Any]) -> list[Path]:

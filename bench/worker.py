@@ -1,4 +1,4 @@
-"""What a child process does: train one LoRA, or evaluate one arm. `python -m bench.worker` reads a job, writes events.
+"""What a child process does: train one LoRA, evaluate one arm, or time two. `python -m bench.worker` reads a job, writes events.
 
 Standard output carries events alone: whatever libraries print there is sent to standard error, which the conductor keeps as a log.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import faulthandler
 import json
 import math
 import os
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from pydantic import TypeAdapter
 
 from bench.errors import EffortbenchError
-from bench.jobs import CONDUCTOR, EvaluateJob, Event, Job, PassSpec, TrainJob
+from bench.jobs import CONDUCTOR, WHERE_SIGNAL, EvaluateJob, Event, Job, PassSpec, ProbeJob, TrainJob
 from bench.records import Phase, Sample
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ CANARY_TOKENS = 32
 def main() -> None:
     """Run the job on standard input; exit 0 where it was done, 1 where it failed and said why."""
     _die_with_parent()
+    _tell_where()
     protocol = _take_stdout()
 
     def emit(event: Event) -> None:
@@ -42,7 +44,7 @@ def main() -> None:
 
     job: Job = TypeAdapter(Job).validate_json(sys.stdin.read())
     try:
-        run_training(job, emit) if isinstance(job, TrainJob) else run_evaluation(job, emit)
+        run_job(job, emit)
     except EffortbenchError as error:
         emit({"event": "failed", "reason": str(error), "exit_code": error.exit_code})
         sys.exit(1)
@@ -63,11 +65,27 @@ def _die_with_parent() -> None:
         sys.exit(1)
 
 
+def _tell_where() -> None:
+    """Into the log, where this process crashed, or where it is when the conductor asks because nothing was heard of it."""
+    faulthandler.enable()
+    faulthandler.register(WHERE_SIGNAL, all_threads=True)
+
+
 def _take_stdout() -> TextIO:
     """The real standard output, for events alone; descriptor 1 becomes standard error."""
     protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return protocol
+
+
+def run_job(job: Job, emit: Emit) -> None:
+    """Do what kind of job it is."""
+    if isinstance(job, TrainJob):
+        run_training(job, emit)
+    elif isinstance(job, ProbeJob):
+        run_probe(job, emit)
+    else:
+        run_evaluation(job, emit)
 
 
 def run_training(job: TrainJob, emit: Emit) -> None:
@@ -98,6 +116,14 @@ def run_evaluation(job: EvaluateJob, emit: Emit) -> None:
         model = _ask_canaries(job, model, tokenizer, emit)
     for spec in job.passes:
         emit({"event": "phase", "phase": dataclasses.asdict(_run_pass(job, spec, model, tokenizer, emit))})
+
+
+def run_probe(job: ProbeJob, emit: Emit) -> None:
+    """Time base and the arm in turn, telling each block."""
+    from bench.probe import probe
+
+    _one_thread_on_cpu()
+    probe(job, lambda block: emit({"event": "timing", "block": dataclasses.asdict(block)}))
 
 
 def _ask_canaries(job: EvaluateJob, model: Any, tokenizer: Any, emit: Emit) -> Any:
@@ -138,10 +164,10 @@ def _ask_canaries(job: EvaluateJob, model: Any, tokenizer: Any, emit: Emit) -> A
 
 
 def _ask(job: EvaluateJob, spec: PassSpec) -> Ask:
-    from bench.catalog import find_suite
+    from bench.catalog import find_asked
     from bench.lm import Ask
 
-    return Ask(job.arm, find_suite(spec.suite), spec.split, spec.languages, job.experiment.evaluate, job.limit)
+    return Ask(job.arm, find_asked(spec.suite, job.experiment.evaluate), spec.split, spec.languages, job.experiment.evaluate, job.limit)
 
 
 def _run_pass(job: EvaluateJob, spec: PassSpec, model: Any, tokenizer: Any, emit: Emit) -> Phase:
@@ -184,6 +210,7 @@ def _run_pass(job: EvaluateJob, spec: PassSpec, model: Any, tokenizer: Any, emit
         peak_device_bytes=reading.peak_device_bytes,
         energy_j=reading.energy_j,
         correct=correct,
+        halvings=engine.halvings,
     )
 
 

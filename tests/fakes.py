@@ -26,6 +26,7 @@ class FakeEngine:
 
     name = "fake"
     slots = 1
+    halvings = 0
 
     def __init__(self, tokenizer: Any, answers: Sequence[str] | Callable[[str, Row], str]):
         self.tokenizer = tokenizer

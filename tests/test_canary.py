@@ -24,7 +24,7 @@ from bench.report.page import NO_CANARY, noise_floor
 class Faulty:
     """The slots of a model whose attention is off by a position: rows with a neighbour forget their first token."""
 
-    name, slots, model_s = "faulty", 8, 0.0
+    name, slots, model_s, halvings = "faulty", 8, 0.0, 0
 
     def __init__(self, model: Any):
         self.engine = SlotEngine(model, NEVER, 8)

@@ -207,3 +207,47 @@ def test_the_revision_of_local_data_changes_with_any_byte(mgsm: Suite, tmp_path:
 
 def test_a_suite_with_rows_of_its_own_has_no_local_data(tmp_path: Path) -> None:
     assert find_suite("stories").data_revision({"stories": tmp_path}) is None
+
+
+# --- code of a suite's folder
+
+
+def write_coded(folder: Path, function: str, name: str = "mine", more: str = "") -> Path:
+    """A suite whose one task names a function; elsewhere.py and beside.py leave a mark when they are run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (folder.parent / "elsewhere.py", folder / "beside.py"):
+        path.write_text(f"open({str(path) + '.ran'!r}, 'w').close()\ndef load(**_): ...\n", encoding="utf-8")
+    (folder / "suite.yaml").write_text(f"name: {name}\ndefault_split: dev\nsplits: {{dev: test}}\nlanguages: {{en: English}}\n{more}")
+    (folder / f"{name}_en.yaml").write_text(f"task: {name}_en\ncustom_dataset: !function {function}\n", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("function", ["ABOVE/elsewhere.load", "os.system", "nowhere.load"])
+def test_a_suites_code_from_outside_its_folder_is_refused_and_not_run(tmp_path: Path, function: str) -> None:
+    function = function.replace("ABOVE", str(tmp_path))
+    folder = write_coded(tmp_path / "mine", function)
+    with pytest.raises(SuiteError, match=rf"runs code from elsewhere \(!function {function}\).*evaluate.trusted") as caught:
+        find_suite(str(folder))
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.rglob("*.ran"))
+
+
+def test_a_link_out_of_a_suites_folder_does_not_make_code_its_own(tmp_path: Path) -> None:
+    folder = write_coded(tmp_path / "mine", "inside.load")
+    (folder / "inside.py").symlink_to(tmp_path / "elsewhere.py")
+    with pytest.raises(SuiteError, match="runs code from elsewhere"):
+        find_suite(str(folder))
+
+
+def test_a_suites_code_from_outside_is_taken_when_it_is_trusted_and_changes_the_revision(tmp_path: Path) -> None:
+    folder = write_coded(tmp_path / "mine", f"{tmp_path}/elsewhere.load")
+    before = find_suite(str(folder), is_trusted=True).revision
+    (tmp_path / "elsewhere.py").write_text("def load(**_): return {}\n", encoding="utf-8")
+    assert find_suite(str(folder), is_trusted=True).revision != before
+
+
+def test_a_suite_may_name_code_of_its_own_folder_and_of_the_one_it_borrows_from(tmp_path: Path) -> None:
+    write_coded(tmp_path / "lender", "beside.load", name="lender")
+    borrower = write_coded(tmp_path / "mine", f"{tmp_path}/lender/beside.load", more="data_from: ../lender\n")
+    assert find_suite(str(write_coded(tmp_path / "own", "beside.load", name="own"))).name == "own"
+    assert find_suite(str(borrower)).folders == [borrower, tmp_path / "lender"]

@@ -16,11 +16,11 @@ from test_comparison import samples_of
 from test_stats import LATENCY_AFTER, LATENCY_BEFORE
 
 from bench.comparison import compare
-from bench.costs import MIB, judge_blocks, judge_ratio, judge_vram, read_ratio
+from bench.costs import MIB, judge_blocks, judge_ratio, judge_vram, over_blocks, pair_blocks, read_ratio
 from bench.experiment import Experiment, Gate, Vram, parse_experiment
 from bench.gate import run_verdict
 from bench.judging import judge_run
-from bench.records import Comparison, Run, TimingBlock, Verdict
+from bench.records import Comparison, MemoryPass, Run, TimingBlock, Verdict
 from bench.stats import Interval
 
 TOKENS = Gate(name="tokens", metric="output_tokens", effort="high", type="max_ratio", margin=0.10)
@@ -102,12 +102,35 @@ def test_too_few_problems_and_other_comparisons_have_no_ratio_verdict() -> None:
 # --- seconds over blocks
 
 
+def block_of(number: int, arm: str, latency_s: list[float], **changes: Any) -> TimingBlock:
+    """One request of 21 tokens for each time given; a fifth of its time goes by before the first token."""
+    n = len(latency_s)
+    values: dict[str, Any] = {
+        "block": number,
+        "arm": arm,
+        "effort": "high",
+        "concurrency": 1,
+        "engine": "slots",
+        "adapter": "beside",
+        "warm_up": 1,
+        "wall_s": sum(latency_s),
+        "energy_j": None,
+        "items": [f"item-{number}-{at}" for at in range(n)],
+        "languages": ["de"] * n,
+        "prompt_tokens": [40] * n,
+        "output_tokens": [21] * n,
+        "ttft_s": [seconds / 5 for seconds in latency_s],
+        "latency_s": latency_s,
+    }
+    return TimingBlock(**values | changes)
+
+
 def blocks_of(before: list[float], after: list[float], **changes: Any) -> list[TimingBlock]:
-    made = []
-    for number, pair in enumerate(zip(before, after, strict=True)):
-        for arm, seconds in zip(("base", "r8"), pair, strict=True):
-            made.append(TimingBlock(number, arm, "high", 16, seconds, seconds / 4, 1000, None, None))
-    return [dataclasses.replace(block, **changes) for block in made]
+    """A block for each pair, of one request."""
+    pairs = enumerate(zip(before, after, strict=True))
+    return [
+        block_of(number, arm, [seconds], **changes) for number, pair in pairs for arm, seconds in zip(("base", "r8"), pair, strict=True)
+    ]
 
 
 def in_blocks(blocks: list[TimingBlock], gate: Gate = LATENCY) -> Verdict:
@@ -138,14 +161,61 @@ def test_few_blocks_are_invalid_whatever_a_single_session_says() -> None:
     assert in_blocks([]).verdict == "invalid"
 
 
-def test_only_blocks_that_timed_both_arms_on_the_same_rows_count() -> None:
+def test_only_blocks_in_which_both_arms_answered_the_same_requests_count() -> None:
     blocks = blocks_of([1.0] * 7, [1.0] * 7)
     lone = [block for block in blocks if (block.block, block.arm) != (2, "r8")]
-    other = [dataclasses.replace(block, rows=8) if (block.block, block.arm) == (2, "base") else block for block in blocks]
-    silent = [dataclasses.replace(block, latency_s=None) if (block.block, block.arm) == (2, "base") else block for block in blocks]
-    for kept in (lone, other, silent):
+    other = [dataclasses.replace(block, items=["another"]) if (block.block, block.arm) == (2, "base") else block for block in blocks]
+    tongue = [dataclasses.replace(block, languages=["en"]) if (block.block, block.arm) == (2, "base") else block for block in blocks]
+    silent = [dataclasses.replace(block, latency_s=[0.0]) if (block.block, block.arm) == (2, "base") else block for block in blocks]
+    for kept in (lone, other, tongue, silent):
         assert in_blocks(kept).clusters == 6
     assert in_blocks(blocks_of([1.0] * 7, [1.0] * 7, effort="low")).verdict == "invalid"
+
+
+def test_a_gate_is_judged_at_its_own_concurrency_alone() -> None:
+    alone, busy = blocks_of([1.0] * 6, [1.0] * 6), blocks_of([2.0] * 6, [3.0] * 6, concurrency=8)
+    side_by_side = LATENCY.model_copy(update={"concurrency": 8})
+    assert (in_blocks(alone + busy).evidence["ratio"], in_blocks(alone + busy).verdict) == (pytest.approx(1), "pass")
+    judged = in_blocks(alone + busy, side_by_side)
+    assert (judged.evidence["ratio"], judged.evidence["concurrency"], judged.verdict) == (pytest.approx(1.5), 8, "fail")
+    assert "6 blocks, 8 side by side" in judged.reasons[0]
+    assert in_blocks(alone, side_by_side).verdict == "invalid"
+
+
+def test_longer_answers_raise_the_time_of_an_answer_and_not_that_of_a_token() -> None:
+    """Twice the tokens at the same pace: 0.2 s to the first token, 40 ms to each further one."""
+    blocks = [
+        block_of(number, arm, [0.2 + 0.04 * (tokens - 1)], ttft_s=[0.2], output_tokens=[tokens])
+        for number in range(6)
+        for arm, tokens in (("base", 26), ("r8", 51))
+    ]
+    whole, pace = (in_blocks(blocks, LATENCY.model_copy(update={"metric": metric})) for metric in ("latency_s", "inter_token_s"))
+    assert (whole.verdict, whole.evidence["ratio"]) == ("fail", pytest.approx(2.2 / 1.2))
+    assert whole.evidence["token_ratio"] == pytest.approx(51 / 26)
+    assert (pace.verdict, pace.evidence["ratio"], pace.before) == ("pass", pytest.approx(1), pytest.approx(0.04))
+
+
+def test_the_unit_is_the_block_however_many_requests_it_holds() -> None:
+    """A session's luck is shared by its requests: 100 of them in six blocks give the interval of six values."""
+    rng = np.random.default_rng(5)
+    luck = rng.normal(0, 0.04, (6, 2))
+    blocks = [
+        block_of(number, arm, list(np.exp(luck[number, side] + rng.normal(0, 0.001, 100)))) for number in range(6) for side, arm in
+        enumerate(("base", "r8"))
+    ]  # fmt: skip
+    found = over_blocks(pair_blocks(blocks, "r8", "latency_s", "high", 1))
+    low, high = scipy_stats.ttest_1samp(luck[:, 1] - luck[:, 0], 0).confidence_interval(0.95)
+    assert found.ratio.interval == pytest.approx((math.exp(low), math.exp(high)), rel=1e-3)
+
+
+def test_requests_of_one_token_have_no_pace_and_are_counted() -> None:
+    blocks = [
+        block_of(number, arm, [1.0, 1.0, 1.0], output_tokens=[21, 1, 21] if arm == "r8" else [21, 21, 21])
+        for number in range(6)
+        for arm in ("base", "r8")
+    ]
+    judged = in_blocks(blocks, LATENCY.model_copy(update={"metric": "inter_token_s"}))
+    assert (judged.verdict, judged.evidence["without_ratio"]) == ("pass", 6)
 
 
 # --- memory
@@ -155,23 +225,20 @@ def experiment(**changes: Any) -> Experiment:
     return parse_experiment(fabricate_experiment().model_dump(mode="json") | changes, "a test")
 
 
-TIMED = {"vram": {}, "timing": {"effort": "high", "blocks": 3}}
-
-
 @pytest.fixture(scope="module")
 def on_gpu(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run with three blocks in which each arm's peak was measured."""
+    """A run in which each arm's peak was measured three times."""
     made = fabricate_run(tmp_path_factory.mktemp("gpu") / "run", select_problems=2, gate_problems=2, gpu=True)
-    return dataclasses.replace(made, experiment=experiment(**TIMED), timing=tuple(peaks_of(13_000, 13_100)))
+    return dataclasses.replace(made, experiment=experiment(vram={}), memory=tuple(peaks_of(13_000, 13_100)))
 
 
-def peaks_of(before: float | None, after: float | None, reserved: float = 14_000, wobble: float = 0) -> list[TimingBlock]:
-    """Three blocks whose peaks stand in MiB; the last is `wobble` higher."""
+def peaks_of(before: float | None, after: float | None, reserved: float = 14_000, wobble: float = 0) -> list[MemoryPass]:
+    """Three processes an arm whose peaks stand in MiB; the last is `wobble` higher."""
     made = []
     for number in range(3):
         for arm, peak in (("base", before), ("r16-s200", after)):
             size = None if peak is None else round((peak + (wobble if number == 2 else 0)) * MIB)
-            made.append(TimingBlock(number, arm, "high", 16, 1.0, 0.1, 1000, size, round(reserved * MIB)))
+            made.append(MemoryPass(number, arm, 16, size, round(reserved * MIB)))
     return made
 
 
@@ -187,7 +254,7 @@ def test_memory_within_the_allowed_rise_passes(on_gpu: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("timing", "vram", "verdict", "expected"),
+    ("repeats", "vram", "verdict", "expected"),
     [
         (peaks_of(13_000, 13_516), Vram(), "pass", "within the allowed rise"),
         (peaks_of(13_000, 13_517), Vram(), "fail", "peak memory rises by 517 MiB"),
@@ -202,10 +269,15 @@ def test_memory_within_the_allowed_rise_passes(on_gpu: Run) -> None:
     ],
 )
 def test_memory_that_rises_or_was_not_measured_does_not_pass(
-    on_gpu: Run, timing: list[TimingBlock], vram: Vram, verdict: str, expected: str
+    on_gpu: Run, repeats: list[MemoryPass], vram: Vram, verdict: str, expected: str
 ) -> None:
-    judged = memory(on_gpu, vram, timing=tuple(timing))
+    judged = memory(on_gpu, vram, memory=tuple(repeats))
     assert (judged.verdict, expected in judged.reasons[0]) == (verdict, True), judged.reasons
+
+
+def test_the_probes_process_holds_both_arms_and_is_no_measurement_of_either(on_gpu: Run) -> None:
+    judged = memory(on_gpu, timing=tuple(blocks_of([1.0] * 6, [1.0] * 6)), memory=())
+    assert (judged.verdict, "measured 1 time an arm" in judged.reasons[0]) == ("invalid", True)
 
 
 def test_a_machine_without_a_gpu_has_no_memory_verdict(tmp_path: Path) -> None:
@@ -219,8 +291,8 @@ def test_a_machine_without_a_gpu_has_no_memory_verdict(tmp_path: Path) -> None:
 def test_memory_counts_in_the_runs_verdict_unless_it_is_not_required(on_gpu: Run) -> None:
     heavy = tuple(peaks_of(13_000, 20_000))
     for required, code in ((True, 1), (False, 0)):
-        asked = experiment(**TIMED | {"vram": {"required": required}})
-        verdict = judge_run(dataclasses.replace(on_gpu, experiment=asked, timing=heavy)).gates[-1]
+        asked = experiment(vram={"required": required})
+        verdict = judge_run(dataclasses.replace(on_gpu, experiment=asked, memory=heavy)).gates[-1]
         assert (verdict.name, verdict.verdict, verdict.required) == ("vram", "fail", required)
         good = dataclasses.replace(verdict, name="accuracy", verdict="pass", required=True)
         assert run_verdict([good, verdict]).exit_code == code

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from busy import allowed_s, slowdown
 from fabricated import fabricate_experiment
 
-from bench.executors import QUIET, Failure, LocalExecutor, child_environment
-from bench.jobs import EvaluateJob, Event, Job, PassSpec
+from bench.executors import PIPE_GRACE_S, QUIET, Failure, LocalExecutor, child_environment
+from bench.jobs import START_S, WHERE_SIGNAL, EvaluateJob, Event, Job, PassSpec, Stop, TrainJob, longest_silence_s
 
 EXPERIMENT = fabricate_experiment()
 DONE = "say(event='done')"
@@ -32,13 +33,13 @@ pytestmark = pytest.mark.usefixtures("in_time")
 
 @pytest.fixture
 def in_time() -> Any:
-    """A test that hangs fails after 30 s."""
+    """A test that hangs fails after two minutes."""
 
     def give_up(*_: object) -> None:
         raise TimeoutError("the executor hangs")
 
     before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(30)
+    signal.alarm(120)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
@@ -49,9 +50,10 @@ def job(name: str = "a", done: tuple[dict[str, Any], ...] = ()) -> EvaluateJob:
     return EvaluateJob(name=name, experiment=EXPERIMENT, base=Path("nowhere"), arm="base", adapter=None, passes=passes)
 
 
-def executor(tmp_path: Path, program: str, workers: int = 2) -> LocalExecutor:
+def executor(tmp_path: Path, program: str, workers: int = 2, silence_s: float = 3600) -> LocalExecutor:
     """Children run a small program instead of bench.worker."""
-    return LocalExecutor(workers, tmp_path / "logs", command=[sys.executable, "-S", "-c", PRELUDE + program])
+    command = [sys.executable, "-S", "-c", PRELUDE + program]
+    return LocalExecutor(workers, tmp_path / "logs", command=command, silence_s=lambda _: silence_s)
 
 
 def run(tmp_path: Path, program: str, jobs: Sequence[Job] = (), workers: int = 2) -> tuple[list[tuple[str, Event]], dict[str, Failure]]:
@@ -73,7 +75,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def is_gone(pid: int, within_s: float = 2.0) -> bool:
+def is_gone(pid: int, within_s: float = 10.0) -> bool:
     deadline = time.monotonic() + within_s
     while is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -214,6 +216,20 @@ def test_a_log_that_cannot_be_written_is_a_failure_not_a_hang(tmp_path: Path) ->
     assert "could not be started" in only_failure(tmp_path, DONE).reason
 
 
+@pytest.mark.parametrize("last", ["sys.exit(3)", "say(event='failed', reason='refused: ' + os.environ['HF_TOKEN'], exit_code=70)"])
+def test_a_key_that_a_child_prints_stands_neither_in_its_log_nor_in_the_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret_of_a_test")
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:hunter2@proxy.invalid:3128")
+    failure = only_failure(tmp_path, f"print(os.environ, file=sys.stderr, flush=True)\n{last}")
+    log = (tmp_path / "logs" / "a.log").read_text(encoding="utf-8")
+    assert "[HF_TOKEN]" in log
+    assert "http://me:[HTTPS_PROXY]@proxy.invalid:3128" in log
+    assert "[HF_TOKEN]" in failure.reason or "exited with 3" in failure.reason
+    assert not any(secret in log + failure.reason for secret in ("hf_secret_of_a_test", "hunter2"))
+
+
 HUGE = job("huge", done=({"completion": "x" * 3_000_000},))
 
 
@@ -235,9 +251,10 @@ def test_a_huge_job_blocks_nobody_whether_it_is_read_or_not(tmp_path: Path, prog
 
 def test_a_process_left_behind_by_a_dead_child_is_ended_and_keeps_nobody_waiting(tmp_path: Path) -> None:
     program = "pid = os.fork()\nif pid == 0: time.sleep(60)\nsay(event='pid', pid=pid)\nos.kill(os.getpid(), signal.SIGKILL)"
+    busy = slowdown()
     started = time.monotonic()
     heard, failures = run(tmp_path, program)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < allowed_s(PIPE_GRACE_S, busy)
     assert "SIGKILL" in failures["a"].reason
     assert is_gone(heard[0][1]["pid"])
 
@@ -250,20 +267,22 @@ def test_a_process_left_behind_by_a_dead_child_is_ended_and_keeps_nobody_waiting
 def test_an_exception_while_listening_ends_all_children_within_two_seconds(
     tmp_path: Path, error: type[BaseException], polite: bool
 ) -> None:
-    pids = []
+    pids: list[int] = []
+    busy, raised_at = slowdown(), 0.0
 
     def on_event(_: Job, event: Event) -> None:
+        nonlocal raised_at
         pids.append(event["pid"])
         if len(pids) == 2:
+            raised_at = time.monotonic()
             raise error("stop")
 
     program = "" if polite else "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
     used = executor(tmp_path, program + "say(event='pid', pid=os.getpid())\ntime.sleep(60)")
     with pytest.raises(error):
         used.run([job(name) for name in "abc"], on_event)
-    ended = time.monotonic()
-    assert all(is_gone(pid, 0.5) for pid in pids)
-    assert time.monotonic() - ended < 0.6
+    assert all(map(is_gone, pids))
+    assert time.monotonic() - raised_at < allowed_s(2, busy)
     assert not (tmp_path / "logs" / "c.log").exists()
 
 
@@ -296,7 +315,7 @@ for turn in range(12):
         print("interrupted", flush=True)
 """
     done = subprocess.run(
-        [sys.executable, "-c", loop], env={**os.environ, "MARK": mark}, capture_output=True, text=True, check=False, timeout=29
+        [sys.executable, "-c", loop], env={**os.environ, "MARK": mark}, capture_output=True, text=True, check=False, timeout=110
     )
     assert done.stdout.split() == ["interrupted"] * 12, done.stderr
     assert survivors(mark) == []
@@ -311,10 +330,138 @@ def survivors(mark: str) -> list[int]:
                 found.append(int(path.parent.name))
         except (OSError, ProcessLookupError):
             continue
-    return [pid for pid in found if not is_gone(pid, 1)]
+    return [pid for pid in found if not is_gone(pid)]
+
+
+# --- silence
+
+
+ABLE_TO_TELL = "import faulthandler; faulthandler.register(signal.SIGUSR1, all_threads=True)\n"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "time.sleep(60)",
+        "while True: pass",
+        ABLE_TO_TELL + "time.sleep(60)",
+        ABLE_TO_TELL + "for number in (signal.SIGTERM, signal.SIGINT): signal.signal(number, signal.SIG_IGN)\ntime.sleep(60)",
+        "os.kill(os.getpid(), signal.SIGSTOP)",
+        "sys.stdout.close()\ntime.sleep(60)",
+    ],
+)
+def test_a_child_that_tells_nothing_for_too_long_is_ended_with_all_it_started(tmp_path: Path, program: str) -> None:
+    family = "pid = os.fork()\nif pid == 0: time.sleep(60)\nsay(event='pids', pids=[os.getpid(), pid])\n"
+    used = executor(tmp_path, family + program, silence_s=0.5)
+    heard: list[Event] = []
+    failures = used.run([job()], lambda _, event: heard.append(event))
+    assert failures["a"].reason.startswith("the process told nothing for 0.5 s, more than its work can take, and was ended")
+    assert failures["a"].died
+    assert all(map(is_gone, heard[0]["pids"]))
+
+
+def test_the_log_of_a_hanging_child_says_where_it_hung(tmp_path: Path) -> None:
+    program = ABLE_TO_TELL + "def stuck_in_a_kernel(): time.sleep(60)\nstuck_in_a_kernel()"
+    failures = executor(tmp_path, program, silence_s=0.3).run([job()], lambda *_: None)
+    assert "stuck_in_a_kernel" in failures["a"].reason
+
+
+def test_a_child_that_tells_something_now_and_then_is_left_alone_and_so_are_the_others(tmp_path: Path) -> None:
+    program = f"""
+name = order()["name"]
+if name == "stuck": time.sleep(60)
+for turn in range(10):
+    time.sleep(0.3)
+    say(event="step")
+{DONE}
+"""
+    failures = executor(tmp_path, program, workers=3, silence_s=2.5).run([job(name) for name in ("one", "stuck", "two")], lambda *_: None)
+    assert list(failures) == ["stuck"]
+
+
+def test_a_late_word_saves_a_child_that_was_asked_where_it_is(tmp_path: Path) -> None:
+    program = f"def answer(*_):\n    say(event='step')\n    {DONE}\n    os._exit(0)\nsignal.signal(signal.SIGUSR1, answer)\ntime.sleep(60)"
+    heard: list[Event] = []
+    assert executor(tmp_path, program, silence_s=1.0).run([job()], lambda _, event: heard.append(event)) == {}
+    assert heard == [{"event": "step"}]
+
+
+def test_work_that_is_done_counts_though_its_process_cannot_exit(tmp_path: Path) -> None:
+    used = executor(tmp_path, f"say(event='pid', pid=os.getpid())\n{DONE}\ntime.sleep(60)", silence_s=0.3)
+    heard: list[Event] = []
+    assert used.run([job()], lambda _, event: heard.append(event)) == {}
+    assert is_gone(heard[0]["pid"])
+
+
+def test_a_conductor_that_was_stopped_blames_no_child(tmp_path: Path) -> None:
+    """While it cannot listen, its children go on; their words lie in the pipes."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_executors import *
+program = "for turn in range(40):\\n    time.sleep(0.1)\\n    say(event='step', turn=turn)\\n" + DONE
+def on_event(_, event):
+    print(json.dumps(event), flush=True)
+print(executor(Path({str(tmp_path)!r}), program, silence_s=2.0).run([job()], on_event))
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as conductor:
+        assert conductor.stdout
+        conductor.stdout.readline()
+        conductor.send_signal(signal.SIGSTOP)
+        time.sleep(3.0)
+        conductor.send_signal(signal.SIGCONT)
+        assert conductor.stdout.read().splitlines()[-1] == "{}"
+
+
+@pytest.mark.parametrize(
+    ("program", "died"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", True),
+        ("resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); ctypes.string_at(0)", True),
+        ("sys.exit(3)", False),
+        ("print('boo', flush=True); time.sleep(60)", False),
+        ("say(event='failed', reason='no such model', exit_code=2); os.kill(os.getpid(), signal.SIGKILL)", False),
+        ("pass", False),
+    ],
+)
+def test_only_a_process_that_died_or_hung_may_end_otherwise_next_time(tmp_path: Path, program: str, died: bool) -> None:
+    assert only_failure(tmp_path, program).died is died
+
+
+def test_the_longest_silence_follows_from_what_was_asked(tmp_path: Path) -> None:
+    asked = job()
+    longer = asked.experiment.evaluate.model_copy(update={"max_new_tokens": {"low": 10, "medium": 20, "high": 40_000}})
+    grown = asked.model_copy(update={"experiment": EXPERIMENT.model_copy(update={"evaluate": longer})})
+    assert START_S < longest_silence_s(asked) < longest_silence_s(grown) == START_S + 20_000
+    assert EXPERIMENT.finetune
+    stop = Stop(arm="r8-s40", steps=40, adapter=tmp_path, key="")
+    training = TrainJob(name="t", experiment=EXPERIMENT, base=tmp_path, rank=8, seed=1, stops=(stop,), checkpoints=tmp_path)
+    wide = EXPERIMENT.finetune.model_copy(update={"gradient_accumulation": 4096})
+    assert START_S < longest_silence_s(training)
+    assert longest_silence_s(training.model_copy(update={"experiment": EXPERIMENT.model_copy(update={"finetune": wide})})) > 86_400
 
 
 # --- the real worker
+
+
+def test_the_real_worker_tells_where_it_is_when_it_is_asked(tmp_path: Path) -> None:
+    """A child that reads its job from a pipe nobody writes to."""
+    worker = subprocess.Popen([sys.executable, "-m", "bench.worker"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert worker.stderr
+    while not catches(Path(f"/proc/{worker.pid}/status").read_text(encoding="utf-8")):
+        time.sleep(0.05)
+    worker.send_signal(WHERE_SIGNAL)
+    while "bench/worker.py" not in (line := worker.stderr.readline()):
+        assert line, "it ended and said nothing"
+    assert "in main" in line
+    worker.kill()
+    worker.communicate()
+
+
+def catches(status: str) -> bool:
+    """Whether a process has a handler for the signal, by its /proc status."""
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (WHERE_SIGNAL - 1) & 1)
 
 
 def test_the_real_worker_says_why_a_job_cannot_be_done(tmp_path: Path) -> None:

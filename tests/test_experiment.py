@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,21 @@ import pytest
 import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from bench.errors import ExperimentError
-from bench.experiment import SHIPPED, Experiment, load_experiment, parse_experiment, parse_yaml, shipped_experiments
+from bench.experiment import (
+    SHIPPED,
+    Evaluate,
+    Experiment,
+    Finetune,
+    Model,
+    Select,
+    load_experiment,
+    parse_experiment,
+    parse_yaml,
+    shipped_experiments,
+)
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -451,3 +464,32 @@ def test_quick_test_is_one_arm_of_five_steps_in_short_answers() -> None:
     experiment = load_experiment("quick-test")
     assert [arm.name for arm in experiment.arms()] == ["base", "r8-s5"]
     assert set(experiment.evaluate.max_new_tokens.values()) == {256}
+
+
+# --- the page that lists the keys
+
+
+def documented_defaults() -> dict[str, dict[str, str]]:
+    """Heading of each table -> key -> the default that the page tells."""
+    tables: dict[str, dict[str, str]] = {}
+    for section in (Path(__file__).parents[1] / "docs" / "experiment-file.md").read_text(encoding="utf-8").split("\n## ")[1:]:
+        rows = [row.split(" | ") for row in section.split("\n") if row.startswith("| `")]
+        tables[section.split("\n")[0].strip("`")] = {key: cells[1] for cells in rows for key in re.findall(r"`([a-z0-9_]+)`", cells[0])}
+    return tables
+
+
+def default_of(block: type[BaseModel], key: str) -> str:
+    field = block.model_fields[key]
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    plain = value.model_dump(exclude_defaults=True) if isinstance(value, BaseModel) else value
+    return yaml.safe_dump(plain, default_flow_style=True, width=200).removesuffix("\n...\n").strip()
+
+
+@pytest.mark.parametrize(
+    ("heading", "block"),
+    [("The file", Experiment), ("model", Model), ("finetune", Finetune), ("evaluate", Evaluate), ("select", Select)],
+)
+def test_every_key_is_documented_with_its_default(heading: str, block: type[BaseModel]) -> None:
+    assert documented_defaults()[heading] == {key: default_of(block, key) for key in block.model_fields}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from bench.errors import ModelError, UsageError
 from bench.experiment import Model
@@ -62,6 +63,17 @@ def test_four_bit_folder_names_every_expert_and_is_refused_where_it_would_load_r
     assert shapes["model.layers.0.mlp.experts.gate_up_projs.0.weight"].numel() == 64 * 128 // 2
     with pytest.raises(ModelError, match="randomly initialised"):
         load_checked(made.folder, "bfloat16")
+
+
+@pytest.mark.parametrize("part", ["gate_up_proj_scales", "down_proj_blocks"])
+def test_packed_experts_without_their_scales_are_refused(tmp_path: Path, part: str) -> None:
+    folder, name = fabricate("tiny", "mxfp4", tmp_path / "model").folder, f"model.layers.0.mlp.experts.{part}"
+    index = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))
+    shard = folder / index["weight_map"].pop(name)
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    save_file({key: tensor for key, tensor in load_file(shard).items() if key != name}, shard, {"format": "pt"})
+    with pytest.raises(ModelError):
+        load_checked(folder, "bfloat16")
 
 
 def test_same_seed_gives_the_same_folder_and_another_seed_another(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ FILES = sorted((ROOT / "bench").rglob("*.py"))
 
 # From top to bottom, as docs and DESIGN list them. Files of one folder may import one another.
 ORDER = (
-    "errors stats answer_words answers languages experiment records phases jobs harmony models taskfile catalog rows meter store runs "
-    "comparison pareto card sanity repeats transfer gate language_guard costs baseline judging history "
-    "finetune engines lm report plan saving fabricate worker executors runner console cli"
+    "errors redaction stats answer_words answer_inputs answers languages experiment records phases jobs harmony "
+    "expert_adapters models taskfile catalog rows meter store runs comparison pareto card sanity repeats transfer gate "
+    "language_guard costs baseline judging history finetune engines lm report plan saving fabricate probe worker executors "
+    "runner console cli "
 ).split()
 STRANGERS = {"finetune", "engines", "lm", "report"}  # do not import one another; worker and runner join them
 # An exception: the shape of the engine that lm is handed.

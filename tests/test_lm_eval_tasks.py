@@ -260,6 +260,65 @@ def test_code_from_elsewhere_is_not_run(tmp_path: Path) -> None:
         find_suite(str(stranger))
 
 
+def test_code_from_elsewhere_is_run_for_a_suite_that_is_trusted_by_name_and_is_part_of_its_revision(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.py").write_text("def last(docs):\n    return docs.select([len(docs) - 1])\n", encoding="utf-8")
+    path = edited(write_task(tmp_path / "task"), f"process_docs: !function {tmp_path}/elsewhere.last\n")
+    with pytest.raises(SuiteError, match="name the suite in evaluate.trusted"):
+        preflight(experiment(str(path)))
+    asked = experiment(str(path))
+    trusting = asked.model_copy(update={"evaluate": asked.evaluate.model_copy(update={"trusted": ["sums"]})})
+    before = preflight(trusting).suites["sums"].revision
+    edited(tmp_path / "elsewhere.py", "# other\n")
+    assert preflight(trusting).suites["sums"].revision != before
+
+
+def test_who_trusts_a_suite_that_is_not_asked_made_a_slip() -> None:
+    with pytest.raises(ValueError, match="trusted names sum, but evaluate.suites has"):
+        Evaluate(suites=["stories"], max_new_tokens={"low": 1, "medium": 1, "high": 1}, trusted=["sum"])
+
+
+MARKER = "open({0!r}, 'w').write('ran')\n"
+
+
+@pytest.mark.parametrize(
+    ("metric", "named"),
+    [
+        ("[{metric: exact_match, hf_evaluate: true}]", "exact_match"),
+        ("[{metric: exact_match}, {metric: some/space}]", "some/space"),
+        ("[{metric: EVIL, aggregation: mean, higher_is_better: true}]", "evil.py"),
+    ],
+)
+def test_a_metric_whose_code_would_be_fetched_is_refused_and_not_run(tmp_path: Path, metric: str, named: str) -> None:
+    """The name of one that lm-eval does not know may be a space of the hub, or a path: either would be run."""
+    evil = tmp_path / "evil.py"
+    evil.write_text(MARKER.format(str(tmp_path / "ran")), encoding="utf-8")
+    path = write_task(tmp_path / "task")
+    common = tmp_path / "task" / "common"
+    common.write_text(
+        common.read_text(encoding="utf-8").replace("[{metric: exact_match}]", metric.replace("EVIL", str(evil))), encoding="utf-8"
+    )
+    with pytest.raises(SuiteError, match=f"task sums: .*{named} is none of lm-eval's own metrics") as caught:
+        preflight(experiment(str(path)))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_data_set_that_is_a_script_is_not_run_even_where_the_task_trusts_it(tmp_path: Path) -> None:
+    script = tmp_path / "loader.py"
+    script.write_text(MARKER.format(str(tmp_path / "ran")) + "import datasets\n", encoding="utf-8")
+    path = write_task(tmp_path, "scripted", dataset_path=str(script), dataset_kwargs={"trust_remote_code": True})
+    with pytest.raises(SuiteError, match="scripted: its data .* cannot be loaded"):
+        preflight(experiment(str(path)))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_no_task_fetches_the_code_of_a_metric_while_it_runs() -> None:
+    import evaluate as metrics
+
+    with pytest.raises(ConnectionError, match="Offline mode"):
+        metrics.utils.file_utils.get_from_cache("https://host.invalid/metric.py", cache_dir=".")
+
+
 def test_code_that_lm_eval_ships_is_run(tmp_path: Path) -> None:
     path = write_task(tmp_path)
     named = edited(path, "process_docs: !function lm_eval.tasks.hellaswag.utils.process_docs\n")

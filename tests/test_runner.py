@@ -24,7 +24,7 @@ from bench.gate import incomplete
 from bench.jobs import TrainJob
 from bench.judging import judge_run
 from bench.records import EXIT_CODES, Baseline, CellId, Run
-from bench.runner import _Conductor, _train, _training_jobs, preflight, run_experiment
+from bench.runner import _conduct, _Conductor, _train, _training_jobs, preflight, run_experiment
 from bench.store import RunFolder, cell_file, load_run, read_training
 
 pytestmark = pytest.mark.slow
@@ -368,6 +368,96 @@ def test_a_run_that_dies_keeps_what_was_known_and_the_other_arms_go_on(rows: Pat
     assert any("r4-s4 failed: training: out of memory in steady" in warning for warning in progress.warnings)
 
 
+CRASHING_WORKER = """
+import json, os, signal, sys
+job = json.loads(text := sys.stdin.read())
+import bench.worker, io
+sys.stdin = io.StringIO(text)
+class Killed:
+    def __init__(self, protocol): self.protocol, self.lines = protocol, 0
+    def flush(self): self.protocol.flush()
+    def write(self, line):
+        self.protocol.write(line)
+        self.lines += json.loads(line)["event"] in ("sample", "step")
+        if self.lines == 2:
+            self.protocol.flush()
+            print("the driver crashed", file=sys.stderr, flush=True)
+            os.kill(os.getpid(), signal.SIGSEGV)
+take = bench.worker._take_stdout
+bench.worker._take_stdout = lambda: take() if job["name"].endswith("-again") else Killed(take())
+bench.worker.main()
+"""
+
+
+@pytest.mark.faults
+def test_a_run_whose_every_process_crashes_once_ends_like_any_other(rows: Path, finished: Run, tmp_path: Path) -> None:
+    """Each at its second step or answer: what it had told is not asked again, what it had trained is gone on with."""
+    plan = preflight(experiment(whole(rows, checkpoint_steps=1)))
+    progress = Silent()
+    with RunFolder.create(tmp_path / "run", plan.experiment, fabricate_environment(), "") as folder:
+        executor = LocalExecutor(2, folder.path / "logs", command=(sys.executable, "-c", CRASHING_WORKER))
+        _conduct(_Conductor(plan, folder, executor, progress, ITEMS))
+    done = load_run(tmp_path / "run")
+    assert comparable(done) == comparable(finished)
+    assert (done.finished, done.failed_arms) == (True, {})
+    crashed = {retry.job for retry in done.retries}
+    assert crashed == {path.stem for path in folder.path.glob("logs/*.log") if not path.stem.endswith("-again")}
+    assert {f"{name}-again" for name in crashed} == {path.stem for path in folder.path.glob("logs/*-again.log")}
+    assert all("was ended by SIGSEGV; its log ends: " in retry.reason for retry in done.retries)
+    assert len(progress.warnings) == len(done.retries) == 5
+    assert done.training[ARM].status == "trained"
+    assert done.training[ARM].losses == finished.training[ARM].losses
+
+
+DYING_ONCE = """
+import json, os, sys
+job = json.load(sys.stdin)
+def tell(**event): print(json.dumps(event), flush=True)
+is_first = not job["name"].endswith("-again")
+tell(event="training_phase", phase={"name": "load", "wall_s": 1.0 if is_first else 2.0})
+known = {"status": "trained", "reason": None, "rank": 4, "seed": 3407, "alpha": 16, "method": "unsloth", "trainable_parameters": 7}
+for step, stop in zip((2, 4)[-len(job["stops"]):], job["stops"]):
+    tell(event="step", step=step, loss=1.0, learning_rate=0.5)
+    tell(event="trained", training=known | {"arm": stop["arm"], "key": stop["key"], "steps": step})
+    if is_first: os.kill(os.getpid(), 9)
+tell(event="done")
+"""
+
+
+def test_a_training_run_that_is_killed_between_two_stops_is_tried_again_for_the_second_alone(rows: Path, tmp_path: Path) -> None:
+    data = {**base_alone(), "finetune": {**whole(rows)["finetune"], "steps": [2, 4]}}
+    plan, progress = preflight(experiment(data)), Silent()
+    with RunFolder.create(tmp_path / "run", plan.experiment, fabricate_environment(), "") as folder:
+        executor = LocalExecutor(1, tmp_path / "logs", command=(sys.executable, "-S", "-c", DYING_ONCE))
+        _train(_Conductor(plan, folder, executor, progress, None))
+        found = [read_training(folder.path, arm) for arm in ("r4-s2", "r4-s4")]
+    assert [(training.status, training.steps) for training in found if training] == [("trained", 2), ("trained", 4)]
+    assert folder.failed_arms == {}
+    assert [retry.job for retry in folder.retries] == ["train-unsloth-4-3407"]
+    assert progress.summaries == ["2 arms trained in 1 runs"]
+    assert (tmp_path / "logs" / "train-unsloth-4-3407-again.log").is_file()
+
+
+DYING_BASE = """
+import json, os, sys
+name = json.load(sys.stdin)["arm"]
+if name == "base": os.kill(os.getpid(), 9)
+sys.exit(3)
+"""
+
+
+def test_what_dies_twice_fails_with_both_reasons_and_what_ends_by_itself_is_not_tried_again(finished: Run, tmp_path: Path) -> None:
+    plan = preflight(experiment({**base_alone(), "adapters": [{"name": "ours", "path": str(finished.folder / "adapters" / ARM)}]}))
+    with RunFolder.create(tmp_path / "run", plan.experiment, fabricate_environment(), "") as folder:
+        executor = LocalExecutor(2, folder.path / "logs", command=(sys.executable, "-S", "-c", DYING_BASE))
+        _conduct(_Conductor(plan, folder, executor, Silent(), ITEMS))
+    failed = load_run(tmp_path / "run")
+    killed = "the process was ended by SIGKILL (out of memory, or killed by hand)"
+    assert failed.failed_arms["base"] == f"evaluation: tried twice; first: {killed}; then: {killed}"
+    assert failed.failed_arms["ours"] == "evaluation: the process exited with 3"
+    assert [retry.job for retry in failed.retries] == ["evaluate-base-stories@dev"]
+
+
 def jobs(rows: Path, folder: Path, **finetune: Any) -> list[TrainJob]:
     data = {**base_alone(), "finetune": {**whole(rows)["finetune"], "ranks": [4], "steps": [2, 4], **finetune}}
     plan = preflight(experiment(data))
@@ -400,7 +490,8 @@ def extended(rows: Path, finished: Run, tmp_path_factory: pytest.TempPathFactory
     data["gates"] = [{"name": "accuracy", "metric": "accuracy", "effort": "medium", "margin": 0.5, "min_clusters": 2}]
     latency = {"name": "latency", "metric": "latency_s", "effort": "low", "type": "max_ratio", "margin": 0.5, "min_blocks": 2}
     data["gates"].append({**latency, "required": False})
-    data |= {"extension": {"samples": 2}, "timing": {"effort": "low", "blocks": 2, "items": 1}}
+    data |= {"extension": {"samples": 2}, "timing": {"effort": "low", "blocks": 2, "requests": 2, "concurrency": 2}}
+    data["vram"] = {"required": False, "repeats": 2, "items": 1}
     return run_experiment(experiment(data), tmp_path_factory.mktemp("extended") / "run", progress=Silent(), limit=EXTENDED_ITEMS)
 
 
@@ -419,17 +510,39 @@ def test_an_inconclusive_run_is_asked_once_for_the_samples_it_declared(extended:
     assert (accuracy.evidence["looks"], accuracy.evidence["looks_allowed"]) == (2, 2)
 
 
-def test_timing_blocks_alternate_and_hold_a_measured_pass_each(extended: Run) -> None:
-    assert [(block.block, block.arm) for block in extended.timing] == [(0, "base"), (0, ARM), (1, ARM), (1, "base")]
-    assert all(block.rows == 1 and block.latency_s and block.effort == "low" for block in extended.timing)
+def test_the_probe_times_both_arms_on_the_same_requests_in_an_order_that_alternates(extended: Run) -> None:
+    order = [(block.block, block.concurrency, block.arm) for block in extended.timing]
+    assert order == [(0, 1, "base"), (0, 1, ARM), (0, 2, "base"), (0, 2, ARM), (1, 1, ARM), (1, 1, "base"), (1, 2, ARM), (1, 2, "base")]
+    asked = {block.block: (block.items, block.languages) for block in extended.timing}
+    assert all((block.items, block.languages) == asked[block.block] for block in extended.timing)
+    assert len(set(asked[0][0] + asked[1][0])) == 4
+    for block in extended.timing:
+        assert (block.effort, block.engine, block.adapter, block.energy_j) == ("low", "slots", "beside", None)
+        assert all(0 < first < whole < block.wall_s for first, whole in zip(block.ttft_s, block.latency_s, strict=True))
+        assert block.warm_up >= block.concurrency
     latency = judge_run(extended).gates[1]
     assert (latency.type, latency.clusters, latency.required) == ("max_ratio", 2, False)
     assert latency.evidence["ratio"] > 0
 
 
+def test_requests_timed_one_at_a_time_do_not_overlap(extended: Run) -> None:
+    for block in extended.timing:
+        overlaps = sum(block.latency_s) > block.wall_s
+        assert overlaps == (block.concurrency > 1), block
+
+
+def test_memory_is_measured_in_processes_of_its_own(extended: Run) -> None:
+    assert [(one.repeat, one.arm) for one in extended.memory] == [(0, "base"), (0, ARM), (1, "base"), (1, ARM)]
+    assert {one.rows for one in extended.memory} == {2}  # one problem, one language, two efforts
+    assert (extended.folder / "logs" / f"memory-{ARM}-1.log").exists()
+
+
 def test_an_extended_run_that_goes_on_is_not_looked_at_again(extended: Run, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(extended.folder, tmp_path / "run"))
-    before, asked = cell_files(folder), extended.experiment.model_copy(update={"timing": None, "gates": extended.experiment.gates[:1]})
+    before, asked = (
+        cell_files(folder),
+        extended.experiment.model_copy(update={"timing": None, "vram": None, "gates": extended.experiment.gates[:1]}),
+    )
     again = run_experiment(asked, folder, progress=Silent(), resume=True, limit=EXTENDED_ITEMS)
     assert cell_files(folder) == before
     assert again.looks == extended.looks
@@ -444,7 +557,7 @@ def test_an_extension_that_was_cut_off_goes_on_to_the_same_samples(extended: Run
     rows = cell.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [row for row in rows if json.loads(row)["sample_index"] == 0]
     cell.write_text("".join([*kept, next(row for row in rows if json.loads(row)["sample_index"] == 2)]), encoding="utf-8")
-    asked = extended.experiment.model_copy(update={"timing": None, "gates": extended.experiment.gates[:1]})
+    asked = extended.experiment.model_copy(update={"timing": None, "vram": None, "gates": extended.experiment.gates[:1]})
     again = run_experiment(asked, folder, progress=Silent(), resume=True, limit=EXTENDED_ITEMS)
     assert again.looks == extended.looks
     assert comparable(again) == comparable(extended)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import resource
@@ -300,6 +301,21 @@ def test_a_number_that_is_none_is_damage(tmp_path: Path) -> None:
         load_run(tmp_path / "run")
 
 
+@pytest.mark.parametrize("garbage", [b"{", b"[]", b"{}", b"\0" * 50, b'{"prompt_hash": "a"}'])
+def test_a_damaged_prompt_is_named_and_nothing_is_changed(tmp_path: Path, garbage: bytes) -> None:
+    with create(tmp_path / "run") as folder:
+        folder.add_prompt("abc", "a question")
+    file = tmp_path / "run" / "prompts.jsonl"
+    file.write_bytes(garbage + b"\n" + file.read_bytes())
+    before = file.read_bytes()
+    with (
+        pytest.raises(RunFolderError, match=r"prompts.jsonl, line 1 is damaged .*: delete the file and --resume"),
+        reopen(tmp_path / "run"),
+    ):
+        pass
+    assert file.read_bytes() == before
+
+
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_any_prefix_of_a_cell_file_is_readable_and_yields_exactly_its_whole_lines(
@@ -327,6 +343,8 @@ def test_a_cell_is_complete_when_it_holds_what_was_planned(tmp_path: Path) -> No
         assert not folder.are_complete([record()], [])
         folder.plan_cells({CELL: 2})
         assert not folder.are_complete([record()], [sample(0)])
+        assert not folder.are_complete([record()], [sample(0), sample(1)]), "their prompt is not on record"
+        folder.add_prompt("abc", "a question")
         assert folder.are_complete([record()], [sample(0), sample(1)])
 
 
@@ -490,11 +508,20 @@ def test_a_damaged_parquet_is_a_clear_error(tmp_path: Path) -> None:
         load_run(tmp_path / "run")
 
 
-def test_a_training_is_found_only_under_its_own_key(tmp_path: Path) -> None:
-    training = dataclasses.replace(fabricate_training("r8-s40", False), key="mine")
+def test_a_training_is_found_only_under_its_own_key_and_with_its_own_adapter(tmp_path: Path) -> None:
+    """A record whose adapter is gone, torn or another's says nothing about what lies there."""
+    saved = hashlib.sha256(b"weights").hexdigest()
+    training = dataclasses.replace(fabricate_training("r8-s40", False), key="mine", adapter_sha256=saved)
     with create(tmp_path / "run") as folder:
         assert folder.find_training("r8-s40", "mine") is None
         folder.save_training(training)
+        assert folder.find_training("r8-s40", "mine") is None
+        weights = folder.adapter("r8-s40") / "adapter_model.safetensors"
+        weights.parent.mkdir(parents=True)
+        for content in (b"", b"weigh", b"Weights"):
+            weights.write_bytes(content)
+            assert folder.find_training("r8-s40", "mine") is None
+        weights.write_bytes(b"weights")
         assert folder.find_training("r8-s40", "mine") == training
         assert folder.find_training("r8-s40", "other") is None
         folder.save_training(dataclasses.replace(training, status="failed", reason="no memory"))
@@ -515,6 +542,65 @@ def test_phases_survive_a_resume(tmp_path: Path) -> None:
         folder.add_phase(phase)
     with reopen(tmp_path / "run") as folder:
         assert folder.phases == [phase]
+
+
+def test_a_pass_that_is_asked_anew_costs_what_it_costs_now(tmp_path: Path) -> None:
+    """The peak of a model that was thrown away is no measurement of the one that took its place."""
+    stale = Phase("base", "stories", "dev", 1.0, 0.9, 100, 10**12, None, 10**9, "slots", 64)
+    other = dataclasses.replace(stale, split="gate")
+    fill(tmp_path / "run", [sample(0)])
+    with reopen(tmp_path / "run") as folder:
+        folder.add_phase(stale)
+        folder.add_phase(other)
+    with reopen(tmp_path / "run") as folder:
+        folder.open_cells([record()])
+        assert folder.phases == [stale, other]
+        folder.open_cells([record(key="new")])
+        assert folder.phases == [other]
+
+
+def test_a_pass_that_was_gone_on_with_has_one_record(tmp_path: Path) -> None:
+    part = Phase("base", "stories", "dev", 1.0, 0.9, 100, None, None, 10**9, "slots", 64)
+    with create(tmp_path / "run") as folder:
+        folder.add_phase(part)
+    with reopen(tmp_path / "run") as folder:
+        folder.add_phase(part)
+        assert [(phase.wall_s, phase.output_tokens) for phase in folder.phases] == [(2.0, 200)]
+
+
+def test_what_is_recorded_as_done_lies_on_the_disk_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss of power right after run.json was replaced: it must not speak of answers that only a cache held."""
+    synced: dict[str, int] = {}
+    claims: list[str] = []
+    path = tmp_path / "run"
+    cells = [CELL, CellId("base", "stories", "dev", "fr", "high")]
+    sync = os.fsync
+
+    def watch(handle: int) -> None:
+        sync(handle)
+        file = Path(f"/proc/self/fd/{handle}").resolve()
+        synced[str(file.relative_to(path))] = os.fstat(handle).st_size
+        if file.name != ".run.json.tmp":
+            return
+        state = json.loads(file.read_text(encoding="utf-8"))
+        claimed = [cell_file(cell) for cell in cells] + ["prompts.jsonl"] if state["phases"] or state["finished"] else []
+        claimed += [".samples.parquet.tmp"] if state["finished"] else []
+        sizes = {name: (path / name.removeprefix(".").removesuffix(".tmp")).stat().st_size for name in claimed}
+        assert {name: synced.get(name) for name in claimed} == sizes
+        assert all(str(Path(name).parent) in synced for name in claimed)
+        claims.extend(claimed)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    with create(path) as folder:
+        folder.open_cells([record(cell) for cell in cells])
+        for number in range(3):
+            folder.add_prompt(str(number), "a question")
+            for cell in cells:
+                folder.add_sample(sample(number, cell))
+        folder.add_phase(Phase("base", "stories", "dev", 1.0, 0.9, 100, None, None, 10**9, "slots", 64))
+        folder.add_sample(sample(3))
+        folder.finish()
+    assert len(claims) == 3 + 4
 
 
 def test_the_newest_unfinished_run_of_an_experiment_is_found_beside_damaged_ones(tmp_path: Path) -> None:

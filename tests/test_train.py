@@ -20,7 +20,7 @@ from bench.executors import WORKER, LocalExecutor, child_environment
 from bench.experiment import Experiment, Method, parse_experiment
 from bench.finetune import data
 from bench.finetune.lora import RESPONSE, expected_parameters
-from bench.finetune.train import COMMIT, find_checkpoint, is_out_of_memory
+from bench.finetune.train import COMMIT, find_checkpoint, is_out_of_memory, save_adapter
 from bench.jobs import Event, Job, Stop, TrainJob
 from bench.models import EMBEDDED, load_checked, load_tokenizer
 from bench.records import Training
@@ -372,3 +372,47 @@ def test_a_run_without_memory_says_where_and_tells_the_peak_reached(trained: Tra
     assert failures["large"].reason.startswith("out of memory in first_step, with ")
     assert (told[-1]["phase"]["name"], told[-1]["phase"]["wall_s"]) == ("first_step", None)
     assert told[-1]["phase"]["peak_rss_bytes"] > 2**28
+
+
+SAVE = """
+import sys
+from pathlib import Path
+import torch
+from peft import LoraConfig, get_peft_model
+from bench.finetune.train import save_adapter
+torch.manual_seed(0)
+names = ["q_proj", "k_proj", "v_proj", "o_proj"]
+model = torch.nn.Sequential(torch.nn.ModuleDict({name: torch.nn.Linear(4, 4) for name in names}))
+save_adapter(get_peft_model(model, LoraConfig(r=2, target_modules=names)), Path(sys.argv[1]))
+"""
+
+
+def test_equal_adapters_are_equal_files_whatever_the_process_hashes(tmp_path: Path) -> None:
+    """PEFT writes its sets in the order of the process; two equal trainings would have cells of different keys."""
+    saved = []
+    for seed in ("1", "2"):
+        folder = tmp_path / seed / "adapter"
+        subprocess.run(
+            [sys.executable, "-c", SAVE, str(folder)], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        )
+        saved.append({path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".md"})
+    assert saved[0] == saved[1]
+    assert set(saved[0]) == {"adapter_config.json", "adapter_model.safetensors"}
+    assert json.loads(saved[0]["adapter_config.json"])["target_modules"] == ["k_proj", "o_proj", "q_proj", "v_proj"]
+
+
+class Full:
+    """A model whose weights find no room."""
+
+    def save_pretrained(self, folder: str) -> None:
+        (Path(folder) / "adapter_config.json").write_text("{}", encoding="utf-8")
+        raise OSError(28, "No space left on device")
+
+
+def test_an_adapter_that_finds_no_room_leaves_the_one_before_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "r4-s2"
+    folder.mkdir()
+    (folder / "adapter_model.safetensors").write_bytes(b"before")
+    with pytest.raises(OSError, match="No space left"):
+        save_adapter(Full(), folder)
+    assert [path.name for path in tmp_path.rglob("*")] == ["r4-s2", "adapter_model.safetensors"]

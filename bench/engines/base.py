@@ -15,6 +15,7 @@ class Row:
 
     prompt: tuple[int, ...]
     max_new_tokens: int
+    """Fewer where the model's context ends before."""
     temperature: float = 0.0
     """0 is greedy."""
     seed: int = 0
@@ -30,19 +31,30 @@ class Generation:
     tokens: tuple[int, ...]
     """Generated ids, the stop token included."""
     stop_reason: StopReason
-    latency_s: float
-    """From entering the engine's slots to the last token."""
-    ttft_s: float
-    """From entering the engine's slots to the first token."""
+    latency_s: float | None
+    """From entering the engine's slots to the last token; None where nothing was generated, or `error` says why the row did not end."""
+    ttft_s: float | None
+    """From entering the engine's slots to the first token; None as above."""
+    error: str | None = None
+    """Why the row could not be continued to its end, where stop_reason is `error`: no fault of one row is raised."""
 
 
 class Engine(Protocol):
-    """Continues rows. `name` stands in the record and in the cell key: another engine may round differently."""
+    """Continues rows. `name` and `slots` stand in the record: other engines, and other numbers of rows, may round otherwise."""
 
     name: str
-    slots: int
     model_s: float
     """Seconds spent inside model calls so far."""
+
+    @property
+    def slots(self) -> int:
+        """Rows side by side at most; fewer than were asked for once memory has run out."""
+        ...
+
+    @property
+    def halvings(self) -> int:
+        """How often memory ran out, and half the rows were run side by side from then on."""
+        ...
 
     def generate(self, rows: Sequence[Row]) -> Iterator[Generation]:
         """Continue every row; each is yielded as soon as it ends."""

@@ -1,4 +1,8 @@
-"""transformers' own generate, one row at a time: the yardstick for exactness, and the way out where slots cannot be used."""
+"""transformers' own generate: one row at a time the yardstick for exactness, in batches the way out where slots cannot be used.
+
+A batch is left-padded and made of rows with like limits, the longest first. Per-row limits, draws and faults go through generate's own
+hooks, a LogitsProcessor and a StoppingCriteria, so that whoever has patched the model or its generate is patched still.
+"""
 
 from __future__ import annotations
 
@@ -7,46 +11,118 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from bench.engines.base import Generation, Row
-from bench.records import StopReason
+from bench.engines.limits import NO_MEMORY, NO_NUMBERS, Width, context_of, failed, is_out_of_memory, refuse, room
+from bench.engines.sampling import NOT_A_NUMBER, next_tokens
+
+PAD = 0
+"""Any token would do: padding is masked in front, and cut off behind."""
 
 
 class GenerateEngine:
-    """Continues rows one after the other."""
+    """Continues rows in batches of `slots`; the rows of a batch come together, once the longest has ended."""
 
     name = "generate"
-    slots = 1
 
-    def __init__(self, model: Any, stop_ids: frozenset[int]):
+    def __init__(self, model: Any, stop_ids: frozenset[int], slots: int = 1):
         self.model = model
         self.stop_ids = stop_ids
         self.model_s = 0.0
+        self._width = Width(slots)
+
+    @property
+    def slots(self) -> int:
+        """Rows of a batch at most."""
+        return self._width.now
+
+    @property
+    def halvings(self) -> int:
+        """How often memory ran out."""
+        return self._width.halvings
 
     @torch.inference_mode()
     def generate(self, rows: Sequence[Row]) -> Iterator[Generation]:
-        """Continue in the given order. The time to the first token cannot be seen from outside: it is reported as the whole latency."""
-        for index, row in enumerate(rows):
-            started = time.perf_counter()
-            tokens = self._continue(row)
-            latency_s = time.perf_counter() - started
-            self.model_s += latency_s
-            reason: StopReason = "stop" if tokens[-1] in self.stop_ids else "length"
-            yield Generation(index, tuple(tokens), reason, latency_s, latency_s)
+        """Continue every row; a batch for which memory runs out is asked again as two."""
+        context = context_of(self.model)
+        refused = refuse(rows, context)
+        yield from refused
+        limits = {index: room(row, context) for index, row in enumerate(rows)}
+        for generation in refused:
+            del limits[generation.index]
+        queue = sorted(limits, key=lambda index: (-limits[index], -len(rows[index].prompt)))
+        while queue:
+            batch = queue[: self.slots]
+            try:
+                ended = self._continue(batch, [rows[index] for index in batch], [limits[index] for index in batch])
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                ended = None
+            if ended is None and self._width.shrink():  # outside of the except block, whose traceback holds the batch's memory
+                continue
+            queue = queue[len(batch) :]
+            yield from ended if ended is not None else [failed(batch[0], NO_MEMORY)]
 
-    def _continue(self, row: Row) -> list[int]:
-        prompt = torch.tensor([row.prompt], device=self.model.device)
-        sampling: dict[str, Any] = {"do_sample": False}
-        if row.temperature > 0:
-            torch.manual_seed(row.seed)
-            sampling = {"do_sample": True, "temperature": row.temperature, "top_k": 0, "top_p": 1.0}
+    def _continue(self, indices: Sequence[int], rows: Sequence[Row], limits: Sequence[int]) -> list[Generation]:
+        started = time.perf_counter()
+        width, device = max(len(row.prompt) for row in rows), self.model.device
+        hook = _Hook(rows, limits, width, device)
         output = self.model.generate(
-            input_ids=prompt,
-            attention_mask=torch.ones_like(prompt),
-            max_new_tokens=row.max_new_tokens,
+            input_ids=torch.tensor([[PAD] * (width - len(row.prompt)) + list(row.prompt) for row in rows], device=device),
+            attention_mask=torch.tensor([[0] * (width - len(row.prompt)) + [1] * len(row.prompt) for row in rows], device=device),
+            max_new_tokens=max(limits),
+            do_sample=False,  # rows that draw have drawn in the hook
             eos_token_id=sorted(self.stop_ids),
-            pad_token_id=min(self.stop_ids),
-            **sampling,
+            pad_token_id=PAD,
+            logits_processor=LogitsProcessorList([hook]),
+            stopping_criteria=StoppingCriteriaList([hook.criteria]),
         )
-        tokens: list[int] = output[0, len(row.prompt) :].tolist()
-        return tokens
+        generated, unsound = output[:, width:].tolist(), hook.unsound_at.tolist()
+        self.model_s += time.perf_counter() - started
+        return [self._cut(*row, hook, started) for row in zip(indices, generated, limits, unsound, strict=True)]
+
+    def _cut(self, index: int, tokens: list[int], limit: int, unsound_at: int, hook: _Hook, started: float) -> Generation:
+        """What of a row of the batch is its own."""
+        stop = next((place for place, token in enumerate(tokens[:limit]) if token in self.stop_ids), None)
+        own = tuple(tokens[: limit if stop is None else stop + 1])
+        if 0 <= unsound_at < len(own):
+            return failed(index, f"{NO_NUMBERS} at token {unsound_at + 1}", own[:unsound_at])
+        first_s, last_s = hook.stepped_s[0], hook.stepped_s[len(own) - 1]
+        return Generation(index, own, "length" if stop is None else "stop", last_s - started, first_s - started)
+
+
+class _Hook(LogitsProcessor):
+    """What generate does not know of a batch's rows; the device is never waited for."""
+
+    def __init__(self, rows: Sequence[Row], limits: Sequence[int], width: int, device: Any):
+        self.rows = rows
+        self.width = width
+        self.draws = any(row.temperature > 0 for row in rows)
+        self.stepped_s: list[float] = []
+        """When the logits of each token were there; on CUDA when they were asked for, until generate waits for them."""
+        self.unsound_at = torch.full((len(rows),), -1, device=device)
+        """Number of the first token, from 0, whose logits are no numbers; -1 where there is none."""
+        self.criteria = _Criteria(torch.tensor(limits, device=device), self)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        number = input_ids.shape[1] - self.width
+        tokens = next_tokens(scores, self.rows, [number] * len(self.rows))
+        self.unsound_at = torch.where((tokens == NOT_A_NUMBER) & (self.unsound_at < 0), number, self.unsound_at)
+        self.stepped_s.append(time.perf_counter())
+        if not self.draws:
+            return scores
+        return torch.full_like(scores, float("-inf")).scatter_(1, tokens.clamp(min=0)[:, None], 0.0)
+
+
+class _Criteria(StoppingCriteria):
+    """Ends a row at its limit, and where it has no logits to go on by."""
+
+    def __init__(self, limits: Tensor, hook: _Hook):
+        self.limits = limits
+        self.hook = hook
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        return (self.limits <= input_ids.shape[1] - self.hook.width) | (self.hook.unsound_at >= 0)

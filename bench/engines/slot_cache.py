@@ -32,14 +32,15 @@ class SlotCache:
     def __init__(self, slots: int):
         self.slots = slots
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._windows: dict[int, int | None] = {}
 
-    def begin(self, first: int, last: Tensor, queries: int) -> None:
+    def begin(self, first: int, last: Tensor, queries: int, width: int) -> None:
         """Announce a forward over slots [first, first + rows).
 
-        `last` is the newest position of each row, (rows,); inputs are left-padded to `queries` tokens a row.
+        `last` is the newest position of each row, (rows,); inputs are left-padded to `queries` tokens a row; no position is `width` or
+        beyond. The host says so, that it need not wait for the device.
         """
-        self.first, self.last, self.queries = first, last, queries
-        self.width = int(last.max()) + 1
+        self.first, self.last, self.queries, self.width = first, last, queries, width
         self._layouts: dict[int | None, Layout] = {}
 
     def move(self, source: int, target: int) -> None:
@@ -48,6 +49,19 @@ class SlotCache:
             for buffer in layer:
                 buffer[target] = buffer[source]
 
+    def clear(self, first: int) -> None:
+        """Zero the slots from `first` on: a hidden column still takes part, with weight zero, and zero times NaN is NaN."""
+        for layer in self.layers.values():
+            for buffer in layer:
+                buffer[first:] = 0
+
+    def reserve(self, width: int) -> bool:
+        """Make room for positions below `width` in every layer that has written; True where buffers had to move for it."""
+        before = dict(self.layers)
+        for layer, (keys, values) in before.items():
+            self._reserve(layer, keys, values, min(self._windows[layer] or width, width) + 1)
+        return any(self.layers[layer][0] is not keys for layer, (keys, _) in before.items())
+
     def extend(self, layer: int, keys: Tensor, values: Tensor, window: int | None) -> tuple[Tensor, Tensor, Tensor]:
         """Store new keys and values, (rows, heads, queries, dim); returns all that the queries may see, and the mask."""
         layout = self._layouts.get(window)
@@ -55,6 +69,7 @@ class SlotCache:
             make = self._decode_layout if self.queries == 1 else self._prefill_layout
             layout = self._layouts[window] = make(window or self.width, keys.dtype)
         rows = slice(self.first, self.first + len(self.last))
+        self._windows[layer] = window
         buffers = self._reserve(layer, keys, values, layout.columns + 1)
         if self.queries == 1:
             for buffer, new in zip(buffers, (keys, values), strict=True):

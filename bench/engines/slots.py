@@ -6,9 +6,8 @@ last live row moves into the hole a finished one leaves, so that the step shrink
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +15,9 @@ import torch
 from torch import Tensor
 
 from bench.engines.base import Generation, Row
+from bench.engines.graphs import Capture, GraphedSteps
+from bench.engines.limits import NO_MEMORY, NO_NUMBERS, Width, context_of, failed, is_out_of_memory, refuse, room
+from bench.engines.sampling import NOT_A_NUMBER, next_tokens
 from bench.engines.slot_cache import SlotCache
 from bench.engines.slot_functions import slot_functions
 from bench.records import StopReason
@@ -34,9 +36,15 @@ class _Live:
 
     index: int
     row: Row
+    limit: int
     entered_s: float
     ttft_s: float = 0.0
     tokens: list[int] = field(default_factory=list)
+
+    @property
+    def newest(self) -> int:
+        """Position of its newest token."""
+        return len(self.row.prompt) + len(self.tokens) - 1
 
 
 class SlotEngine:
@@ -44,32 +52,74 @@ class SlotEngine:
 
     name = "slots"
 
-    def __init__(self, model: Any, stop_ids: frozenset[int], slots: int, *, prefill_tokens: int = PREFILL_TOKENS):
+    def __init__(
+        self, model: Any, stop_ids: frozenset[int], slots: int, *, prefill_tokens: int = PREFILL_TOKENS, capture: Capture | None = None
+    ):
         self.model = model
         self.stop_ids = stop_ids
-        self.slots = slots
         self.prefill_tokens = prefill_tokens
+        self.capture = capture
+        """How decode steps are recorded, to be replayed; None runs each as it comes."""
         self.model_s = 0.0
+        self._width = Width(slots)
+
+    @property
+    def slots(self) -> int:
+        """Rows side by side at most."""
+        return self._width.now
+
+    @property
+    def halvings(self) -> int:
+        """How often memory ran out."""
+        return self._width.halvings
 
     @torch.inference_mode()
     def generate(self, rows: Sequence[Row]) -> Iterator[Generation]:
-        """Raises SlotsUnsupportedError at the first forward where the model bypasses the slots, or keeps a state beside them."""
+        """Continue every row; those in the slots begin anew where memory runs out, and what had ended stays.
+
+        Raises SlotsUnsupportedError at the first forward where the model bypasses the slots, or keeps a state beside them.
+        """
         if self.model._is_stateful:
             raise SlotsUnsupportedError("the model has recurrent layers, whose state the slots do not hold")
+        context = context_of(self.model)
+        refused = refuse(rows, context)
+        yield from refused
+        limits = {index: room(row, context) for index, row in enumerate(rows)}
+        for generation in refused:
+            del limits[generation.index]
+        while limits:
+            # pop() takes from the end: the longest limit first, prompts of like length together
+            order = sorted(limits, key=lambda index: (limits[index], len(rows[index].prompt)))
+            try:
+                for generation in self._serve(rows, limits, list(order)):
+                    del limits[generation.index]
+                    yield generation
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            else:
+                return
+            if not self._width.shrink():  # outside of the except block, whose traceback holds the slots' memory
+                alone = next(index for index in reversed(order) if index in limits)
+                del limits[alone]
+                yield failed(alone, NO_MEMORY)
+
+    def _serve(self, rows: Sequence[Row], limits: Mapping[int, int], queue: list[int]) -> Iterator[Generation]:
+        """Run the queue through fresh slots."""
         cache = SlotCache(self.slots)
-        # pop() takes from the end: the longest limit first, prompts of like length together
-        queue = sorted(range(len(rows)), key=lambda index: (rows[index].max_new_tokens, len(rows[index].prompt)))
+        graphed = GraphedSteps(self.model, cache, self.capture) if self.capture else None
         live: list[_Live] = []
         with slot_functions(self.model):
             while queue or live:
                 if self._should_refill(len(queue), len(live)):
-                    new = self._take(queue, rows, self.slots - len(live))
+                    new = self._take(queue, rows, limits, self.slots - len(live))
                     logits = self._forward(cache, len(live), new, [list(entry.row.prompt) for entry in new])
                     live += new
                 else:
                     new = live
-                    logits = self._forward(cache, 0, new, [entry.tokens[-1:] for entry in new])
-                self._append(new, _choose(logits, new))
+                    logits = self._decode(cache, new, graphed)
+                tokens = next_tokens(logits, [entry.row for entry in new], [len(entry.tokens) for entry in new])
+                self._append(new, tokens.tolist())
                 yield from self._release(cache, live)
 
     def _should_refill(self, waiting: int, live: int) -> bool:
@@ -77,7 +127,7 @@ class SlotEngine:
         free = self.slots - live
         return waiting > 0 and free >= min(max(1, self.slots // 8), waiting)
 
-    def _take(self, queue: list[int], rows: Sequence[Row], free: int) -> list[_Live]:
+    def _take(self, queue: list[int], rows: Sequence[Row], limits: Mapping[int, int], free: int) -> list[_Live]:
         now = time.perf_counter()
         taken: list[_Live] = []
         width = 0
@@ -86,7 +136,7 @@ class SlotEngine:
             width = max(width, len(rows[index].prompt))
             if taken and (len(taken) + 1) * width > self.prefill_tokens:
                 break
-            taken.append(_Live(queue.pop(), rows[index], now))
+            taken.append(_Live(queue.pop(), rows[index], limits[index], now))
         return taken
 
     def _forward(self, cache: SlotCache, first: int, entries: list[_Live], inputs: list[list[int]]) -> Tensor:
@@ -95,15 +145,24 @@ class SlotEngine:
         width = max(map(len, inputs))
         device = self.model.device
         ids = torch.tensor([[0] * (width - len(tokens)) + tokens for tokens in inputs], device=device)
-        last = torch.tensor([len(entry.row.prompt) + len(entry.tokens) - 1 for entry in entries], device=device)
-        positions = (last[:, None] + torch.arange(1 - width, 1, device=device)).clamp(min=0)
-        cache.begin(first, last, width)
+        newest = [entry.newest for entry in entries]
+        last = torch.tensor(newest, device=device)
+        positions = last[:, None] if width == 1 else (last[:, None] + torch.arange(1 - width, 1, device=device)).clamp(min=0)
+        cache.begin(first, last, width, max(newest) + 1)
         logits: Tensor = self.model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=1, slot_cache=cache).logits[
             :, -1
         ]
         expected = self.model.config.get_text_config().num_hidden_layers
         if len(cache.layers) != expected:
             raise SlotsUnsupportedError(f"{len(cache.layers)} of {expected} layers reached the slots")
+        self.model_s += time.perf_counter() - started
+        return logits
+
+    def _decode(self, cache: SlotCache, entries: list[_Live], graphed: GraphedSteps | None) -> Tensor:
+        if graphed is None:
+            return self._forward(cache, 0, entries, [entry.tokens[-1:] for entry in entries])
+        started = time.perf_counter()
+        logits = graphed([entry.tokens[-1] for entry in entries], [entry.newest for entry in entries])
         self.model_s += time.perf_counter() - started
         return logits
 
@@ -117,6 +176,7 @@ class SlotEngine:
     def _release(self, cache: SlotCache, live: list[_Live]) -> Iterator[Generation]:
         """Yield the rows that ended and close the holes they leave."""
         now = time.perf_counter()
+        ended, is_poisoned = [], False
         for slot in reversed(range(len(live))):
             entry = live[slot]
             reason = self._stop_reason(entry)
@@ -126,23 +186,18 @@ class SlotEngine:
             if slot < len(live):
                 live[slot] = moved
                 cache.move(len(live), slot)
-            yield Generation(entry.index, tuple(entry.tokens), reason, now - entry.entered_s, entry.ttft_s)
+            if reason == "error":
+                is_poisoned = True
+                ended.append(failed(entry.index, f"{NO_NUMBERS} at token {len(entry.tokens)}", tuple(entry.tokens[:-1])))
+            else:
+                ended.append(Generation(entry.index, tuple(entry.tokens), reason, now - entry.entered_s, entry.ttft_s))
+        if is_poisoned:
+            cache.clear(len(live))
+        yield from ended
 
     def _stop_reason(self, entry: _Live) -> StopReason | None:
         if entry.tokens[-1] in self.stop_ids:
             return "stop"
-        return "length" if len(entry.tokens) >= entry.row.max_new_tokens else None
-
-
-def _choose(logits: Tensor, entries: list[_Live]) -> list[int]:
-    """The next token of each row: the likeliest, or drawn by the row's own seed and token number."""
-    tokens = logits.argmax(-1)
-    sampled = [i for i, entry in enumerate(entries) if entry.row.temperature > 0]
-    if sampled:
-        heat = torch.tensor([entries[i].row.temperature for i in sampled], dtype=torch.float64, device=logits.device)
-        mass = torch.softmax(logits[sampled].double() / heat[:, None], -1).cumsum(-1)
-        draws = [random.Random(f"{entries[i].row.seed}/{len(entries[i].tokens)}").random() for i in sampled]
-        level = torch.tensor(draws, dtype=torch.float64, device=logits.device)[:, None] * mass[:, -1:]
-        tokens[sampled] = torch.searchsorted(mass, level, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
-    chosen: list[int] = tokens.tolist()
-    return chosen
+        if entry.tokens[-1] == NOT_A_NUMBER:
+            return "error"
+        return "length" if len(entry.tokens) >= entry.limit else None

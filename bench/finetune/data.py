@@ -135,8 +135,9 @@ def _download(dataset: Dataset) -> list[dict[str, Any]]:
     try:
         return list(load_dataset(dataset.id, revision=dataset.revision, split="train"))
     except (OSError, ValueError, RuntimeError) as error:
+        commit = f" at {dataset.revision}" if dataset.revision else ""
         raise DatasetError(
-            f"dataset {dataset.id!r} could not be had from the hub ({type(error).__name__}): give a folder or a .jsonl or "
+            f"dataset {dataset.id!r} could not be had from the hub{commit} ({type(error).__name__}): give a folder or a .jsonl or "
             ".parquet file, or `SUITE/train` for a suite's own training split"
         ) from error
 

@@ -7,9 +7,7 @@ the way. What LoRA reached is counted and checked, whoever trains. Whatever is k
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import os
 import shutil
 import time
 from collections import Counter
@@ -27,9 +25,9 @@ from bench.meter import Meter, Reading
 from bench.models import expert_layout, load_tokenizer
 from bench.phases import largest, median, merge_phases, phase_records
 from bench.records import LossPoint, Training, TrainingPhase
-from bench.store import write_atomic
+from bench.store import ADAPTER_WEIGHTS, sha256_of, sync_folder, whole_folder, write_atomic
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
 COMMIT = "effortbench.json"
 """Written into a checkpoint last: one without it is not whole."""
 PhaseName = Literal["load", "lora", "first_step", "steady", "save"]
@@ -319,7 +317,7 @@ class _Course:
                 peak_reserved_bytes=largest(phase.peak_reserved_bytes for phase in training),
                 peak_rss_bytes=largest(phase.peak_rss_bytes for phase in training),
                 adapter_bytes=weights.stat().st_size,
-                adapter_sha256=_sha256(weights),
+                adapter_sha256=sha256_of(weights),
                 optimizer=type(_innermost(self.trainer.optimizer)).__name__,
                 key=stop.key,
                 shared_run=max(self.run.stops, key=lambda other: self.steps[other.arm]).arm if len(self.run.stops) > 1 else None,
@@ -337,6 +335,7 @@ class _Course:
             "losses": [dataclasses.asdict(point) for point in self.losses],
             "phases": [dataclasses.asdict(segment) for segment in self.phases.segments],
         }
+        sync_folder(checkpoint, files=True)
         write_atomic(checkpoint / COMMIT, json.dumps(state) + "\n")
         for other in self.run.checkpoints.glob("checkpoint-*"):
             if other != checkpoint:
@@ -370,20 +369,21 @@ def find_checkpoint(folder: Path, key: str, before: int) -> Path | None:
     return max(found)[1] if found else None
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def save_adapter(model: Any, folder: Path) -> None:
-    """Write an adapter as a whole: a reader finds all of it or nothing."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    model.save_pretrained(str(temporary))
-    if folder.exists():
-        for file in folder.iterdir():
-            file.unlink()
-        folder.rmdir()
-    os.replace(temporary, folder)
+    """Write an adapter as a whole: a reader finds all of it or nothing. Equal adapters are equal files."""
+    with whole_folder(folder) as temporary:
+        model.save_pretrained(str(temporary))
+        _sort_targets(temporary / ADAPTER_CONFIG)
+        sync_folder(temporary, files=True)  # the record that says it was saved is
+        shutil.rmtree(folder, ignore_errors=True)
+    sync_folder(folder.parent)
+
+
+def _sort_targets(config: Path) -> None:
+    """PEFT writes sets in an order that differs from process to process, and the cell key hashes this file."""
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    lists = {name: sorted(settings[name]) for name in ("target_modules", "modules_to_save") if isinstance(settings.get(name), list)}
+    write_atomic(config, json.dumps(settings | lists, indent=2, sort_keys=True))
 
 
 def held_out_loss(model: Any, rows: Any) -> float | None:

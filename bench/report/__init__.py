@@ -6,8 +6,6 @@ its own. Everything is rendered before the first file is written, each file is r
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from bench.errors import UsageError
@@ -15,6 +13,7 @@ from bench.history import Line
 from bench.records import Comparison, Run
 from bench.report.cells import Cells
 from bench.report.focus import Pair, focus_on
+from bench.store import write_atomic, writing
 
 __all__ = ["write_comparison", "write_history", "write_report"]
 
@@ -41,19 +40,19 @@ def write_report(run: Run, pair: Pair | None = None) -> Path:
     }
 
     folder = run.folder / "report"
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     for figure in figures.values():
-        _replace(folder / f"{figure.name}.png", figure.png)
+        write_atomic(folder / f"{figure.name}.png", figure.png)
     for stale in set(folder.glob("*.png")) - {folder / f"{name}.png" for name in figures}:
         stale.unlink()
     for stale in set(folder.glob("answers/*.js")) - {folder / "answers" / name for name in beside}:
         stale.unlink()
     if beside:
-        (folder / "answers").mkdir(exist_ok=True)
+        _make(folder / "answers")
     for name, script in beside.items():
-        _replace(folder / "answers" / name, script.encode())
+        write_atomic(folder / "answers" / name, script.encode())
     for path, data in files.items():
-        _replace(path, data)
+        write_atomic(path, data)
     return folder / "index.html"
 
 
@@ -67,8 +66,8 @@ def write_comparison(before: Run, after: Run, folder: Path, arms: tuple[str | No
     if (folder / "run.json").exists():
         raise UsageError(f"{folder} is a run folder: pass another --out")
     joined, pair = join_runs(before, after, folder, arms)
-    folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / "prompts.jsonl", "".join(prompt_lines((before, after))).encode())
+    _make(folder)
+    write_atomic(folder / "prompts.jsonl", "".join(prompt_lines((before, after))).encode())
     compared = [made for made in joined.comparisons if made.metric == "accuracy" and made.arm == pair.after]
     return write_report(joined, pair), compared
 
@@ -80,24 +79,16 @@ def write_history(lines: list[Line], problems: list[str], folder: Path) -> Path:
 
     parts = line_parts(lines)
     page = render_history(opening(lines), METHOD, problems, parts)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     figures = {folder / f"{figure.name}.png": figure.png for part in parts for figure in part.figures}
     for stale in set(folder.glob("line-*.png")) - set(figures):
         stale.unlink()
     for path, data in figures.items():
-        _replace(path, data)
-    _replace(folder / "index.html", page.encode())
+        write_atomic(path, data)
+    write_atomic(folder / "index.html", page.encode())
     return folder / "index.html"
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Write beside, then rename: a reader sees the old file or the new one, never half of one."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+def _make(folder: Path) -> None:
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)

@@ -18,13 +18,14 @@ def changes_by_effort(run: Run, focus: Focus) -> Table | None:
     rows = []
     for metric in metrics:
         found = [find_comparison(run, focus, metric, effort) for effort in focus.efforts]
-        rows.append((Entry(words.metric_words(metric).name), *(compared_entry(comparison, levels=True) for comparison in found)))
+        rows.append((Entry(words.answers_metric(metric)), *(compared_entry(comparison, levels=True) for comparison in found)))
     columns = (Column("metric", numeric=False), *(Column(f"{effort} effort") for effort in focus.efforts))
     note = (
         f"{focus.chosen} minus {focus.reference} on {focus.place}; small print: the 95 % interval of the change, and before \u2192 after."
     )
     if "latency_s" in metrics:
-        note += " Times are of one pass an arm: their intervals leave out how a machine drifts between passes."
+        note += " Times are of one pass an arm, other answers being generated beside it (throughput mode): their intervals leave out how a "
+        note += "machine drifts between passes."
     return Table("changes", "What changed", columns, tuple(rows), note)
 
 

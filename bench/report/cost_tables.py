@@ -1,4 +1,4 @@
-"""What answers, training and evaluation cost -> tables: tokens, the Pareto set, phases; and the keys of what was paid for."""
+"""What answers, training and evaluation cost -> tables: tokens, the Pareto set, training; and the keys of what was paid for."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def tokens(focus: Focus, cells: Cells) -> Table | None:
         Column("reasoning", hints.get("reasoning_tokens", "")),
         Column("final", hints.get("final_tokens", "")),
         Column("output", hints.get("output_tokens", "")),
-        Column("latency", hints.get("latency_s", "")),
+        Column("latency, throughput mode", hints.get("latency_s", "")),
     )
     return Table(
         "tokens",
@@ -74,7 +74,7 @@ def pareto(focus: Focus, cells: Cells) -> Table | None:
         Column("accuracy"),
         Column("tokens"),
         Column("in the set by tokens", "Share of draws of the problems in which no other is as accurate and as cheap."),
-        Column("latency"),
+        Column("latency, throughput mode", field_hints(records.Sample).get("latency_s", "")),
         Column("in the set by latency", "Share of draws of the problems in which no other is as accurate and as fast."),
     )
     note = (
@@ -196,44 +196,6 @@ def training_phases(run: Run) -> Table | None:
         tuple(rows),
         note,
         f"{ONCE} A step is the median of all steps of its phase.",
-    )
-
-
-def phases(run: Run) -> Table | None:
-    """Time and memory of each evaluation pass."""
-    if not run.phases:
-        return None
-    gpu = run.environment.gpu is not None
-    rows = []
-    for phase in run.phases:
-        speed = phase.output_tokens / phase.wall_s if phase.wall_s else None
-        outside = 1 - phase.model_s / phase.wall_s if phase.model_s is not None and phase.wall_s else None
-        rows.append(
-            (
-                Entry(phase.arm),
-                Entry(f"{phase.suite}@{phase.split}"),
-                once(words.seconds(phase.wall_s), phase.wall_s),
-                once(words.share(outside), outside),
-                once(words.count(phase.output_tokens), phase.output_tokens, is_count=True),
-                once(words.count(speed), speed),
-                *([once(words.size(phase.peak_vram_bytes), phase.peak_vram_bytes)] if gpu else []),
-                once(words.size(phase.peak_rss_bytes), phase.peak_rss_bytes),
-                Entry(phase.engine, small=words.plural(phase.slots, "slot")),
-            )
-        )
-    columns = (
-        Column("arm", numeric=False),
-        Column("data", numeric=False),
-        Column("time"),
-        Column("outside the model", "Share of the time not spent in model calls."),
-        Column("output tokens"),
-        Column("tokens a second"),
-        *([Column("peak VRAM")] if gpu else []),
-        Column("peak host memory"),
-        Column("engine", numeric=False),
-    )
-    return Table(
-        "phases", "Evaluation: time and memory", columns, tuple(rows), "One pass holds all languages and efforts of its data.", ONCE
     )
 
 

@@ -173,7 +173,9 @@ def accuracy_by_cost(focus: Focus, cells: Cells, suite: str, split: str, cost: s
     if not drawn:
         return None
     members = _ring(axes, cells, suite, split, cost)
-    axes.set_xlabel("mean output tokens of an answer" if cost == "output_tokens" else "mean latency of an answer, seconds")
+    axes.set_xlabel(
+        "mean output tokens of an answer" if cost == "output_tokens" else "mean latency of an answer, seconds (throughput mode)"
+    )
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.margins(x=0.1)
     axes.set_xlim(left=min(0, axes.get_xlim()[0]) if axes.get_xlim()[0] < 20 else None)
@@ -185,7 +187,7 @@ def accuracy_by_cost(focus: Focus, cells: Cells, suite: str, split: str, cost: s
         f"Accuracy against {COSTS[cost]}, {suite}@{split}",
         "Up and to the left is better. Each line joins one arm's efforts; bars are 95 % intervals clustered by problem. Ring: no other is "
         "both as accurate and as cheap in 95 % of 1,000 draws of the problems; dotted: in 5 % to 95 % of them.",
-        f"Accuracy against mean {words.metric_words(cost).name} on {suite}@{split} for {words.listed(drawn)}. "
+        f"Accuracy against mean {words.answers_metric(cost)} on {suite}@{split} for {words.listed(drawn)}. "
         + _spoken(cells, cost, _strong(focus, drawn), suite, split, focus.efforts)
         + (f" In the Pareto set: {members}." if members else ""),
     )

@@ -36,7 +36,7 @@ def _gate_row(run: Run, gate: Verdict) -> tuple[Entry, ...]:
     return (
         Entry(gate.name, small=place),
         Entry(words.VERDICTS[gate.verdict], small=flags, tone=gate.verdict),
-        Entry(f"{words.metric_words(gate.metric).name}, {gate.effort} effort", small=question),
+        Entry(f"{words.gated_metric(gate)}, {gate.effort} effort", small=question),
         _side(gate, gate.before, "before_ci"),
         _side(gate, gate.after, "after_ci"),
         _change(gate),

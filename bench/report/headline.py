@@ -101,7 +101,7 @@ def gate_sentence(run: Run, gate: Verdict) -> str:
 def _finding(run: Run, gate: Verdict) -> str:
     metric = words.metric_words(gate.metric)
     asked = asked_gate(run, gate)
-    subject = f"{metric.name} at {gate.effort} effort"
+    subject = f"{words.gated_metric(gate)} at {gate.effort} effort"
     if gate.verdict == "invalid" or gate.delta is None:
         return f"No comparison of {subject} was made: {words.spoken('; '.join(gate.reasons)) or 'the reason was not recorded'}."
     if (

@@ -17,7 +17,7 @@ TITLES = {
     "accuracy": "Accuracy",
     "reasoning_language_fidelity": "Reasoning in the asked language",
     "output_tokens": "Output tokens of an answer",
-    "latency_s": "Latency of an answer",
+    "latency_s": "Latency of an answer, throughput mode",
 }
 METHOD = (
     "A step is marked where the paired change from the release before, clustered by problem, stands out at "
@@ -161,7 +161,7 @@ def _summary_of_steps(line: Line, place: int) -> Entry:
     if refused:
         return Entry("not comparable", small=refused[0], tone="warn")
     marked = [step.comparison for step in made.values() if step.is_marked]
-    said = [f"{words.metric_words(one.metric).name}, {one.effort}: {words.change(one.metric, one.delta)}" for one in marked]
+    said = [f"{words.answers_metric(one.metric)}, {one.effort}: {words.change(one.metric, one.delta)}" for one in marked]
     said += [f"{_memory_name(line)}: {words.change('peak_vram_bytes', _rise(line, place))}"] if place in line.memory_steps else []
     return Entry("; ".join(said) or "no step")
 

@@ -206,11 +206,11 @@ def phase_costs(run: Run, focus: Focus) -> Figure | None:
             low, middle, high = np.quantile(known, [0.05, 0.5, 0.95])
             right.plot([low, high], [at, at], color=colour, linewidth=2.4, solid_capstyle="butt")
             right.plot([middle], [at], marker="|", markersize=11, markeredgewidth=2.4, color=INK)
-            said = f"median latency {words.seconds(middle)}, 95 % below {words.seconds(high)}"
+            said = f"median latency in throughput mode {words.seconds(middle)}, 95 % below {words.seconds(high)}"
         spoken.append(f"{_pass_name(phase)}: {words.size(peak)}, {said}")
     _rows(left, [_pass_name(phase) for phase in run.phases])
     left.set_title("peak VRAM, GiB" if device else "peak host memory, GiB", fontsize=8.5)
-    right.set_title("latency, seconds", fontsize=8.5)
+    right.set_title("throughput-mode latency, s", fontsize=8.5)
     right.grid(axis="y", visible=False)
     right.set_xlim(left=0)
     left.margins(x=0.3)
@@ -218,7 +218,8 @@ def phase_costs(run: Run, focus: Focus) -> Figure | None:
         canvas,
         "phase-costs",
         "Memory and latency of each evaluation pass",
-        "Latency: tick is the median, line the middle 90 % over all languages and efforts, other answers being generated beside it.",
+        "Latency in throughput mode, other answers being generated beside it: tick is the median, line the middle 90 % over all "
+        "languages and efforts.",
         "; ".join(spoken) + ".",
     )
 

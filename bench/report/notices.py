@@ -24,6 +24,8 @@ def _state_of_run(run: Run) -> Iterator[str]:
         yield "This run is not finished: all numbers are of the answers so far."
     for arm, reason in run.failed_arms.items():
         yield f"Arm {arm} failed: {reason}"
+    for retry in run.retries:
+        yield f"The process {retry.job} ended before its work did and was begun once more: {retry.reason}"
     for suite, scorer in run.experiment.evaluate.scorer.items():
         yield f"Answers of {suite} are scored by its filter {scorer}, which evaluate.scorer names, and not by the suite's first."
     unpinned = [suite for suite, source in run.data_sources.items() if source.endswith(", unpinned")]

@@ -25,7 +25,9 @@ from bench.report.figures import Figure
 from bench.report.flips import Flips, find_flips
 from bench.report.focus import Focus
 from bench.report.headline import headline
+from bench.report.latency import latency
 from bench.report.notices import notices
+from bench.report.passes import energy, phases
 from bench.report.tables import Table
 
 NOT_COVERED = (
@@ -166,7 +168,7 @@ def _sections(run: Run, focus: Focus, cells: Cells, figures: Mapping[str, Figure
         "cost",
         "Tokens and outcomes",
         drawn("token-distribution", "outcomes"),
-        [cost_tables.tokens(focus, cells), score_tables.outcomes(run, focus, cells)],
+        [latency(run), cost_tables.tokens(focus, cells), score_tables.outcomes(run, focus, cells)],
     )
     yield _section(
         "selection",
@@ -179,7 +181,7 @@ def _sections(run: Run, focus: Focus, cells: Cells, figures: Mapping[str, Figure
         "training",
         "Training",
         drawn("training-loss", "training-memory", "phase-costs"),
-        [cost_tables.training(run), cost_tables.training_phases(run), cost_tables.phases(run)],
+        [cost_tables.training(run), cost_tables.training_phases(run), phases(run), energy(run, focus)],
     )
 
 

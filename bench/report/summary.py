@@ -48,7 +48,7 @@ def _gates(run: Run) -> str:
         (
             plain(gate.name),
             f"{MARKS[gate.verdict]} {words.VERDICTS[gate.verdict]}{_standing(gate)}",
-            f"{words.metric_words(gate.metric).name}, {gate.effort}",
+            f"{words.gated_metric(gate)}, {gate.effort}",
             words.level(gate.metric, gate.before),
             words.level(gate.metric, gate.after),
             _change(gate.metric, gate.delta, gate.ci),

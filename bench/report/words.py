@@ -15,7 +15,7 @@ from typing import Literal
 
 from bench.comparison import DESCRIBED, TRAITS
 from bench.experiment import Gate
-from bench.records import VerdictName
+from bench.records import Verdict, VerdictName
 
 UNKNOWN = "unknown"
 MINUS = "\u2212"
@@ -50,6 +50,7 @@ METRICS = {
     for metric, trait in (TRAITS | DESCRIBED).items()
 }
 
+METRICS["inter_token_s"] = MetricWords("time between tokens", "seconds", False)
 METRICS["peak_vram_bytes"] = MetricWords("peak VRAM", "bytes", False)
 
 VERDICTS: dict[VerdictName, str] = {"pass": "PASS", "fail": "FAIL", "inconclusive": "INCONCLUSIVE", "invalid": "INVALID"}
@@ -68,6 +69,17 @@ _IDENTIFIERS = re.compile("|".join(sorted((name for name in METRICS if "_" in na
 def spoken(text: str) -> str:
     """A gate's sentence with metrics called by their names for people."""
     return _IDENTIFIERS.sub(lambda found: METRICS[found.group()].name, text)
+
+
+def answers_metric(metric: str) -> str:
+    """What a metric of the run's answers is called: their seconds are taken while other rows run beside them, unlike the probe's."""
+    words = metric_words(metric)
+    return f"{words.name}, throughput mode" if words.unit == "seconds" else words.name
+
+
+def gated_metric(gate: Verdict) -> str:
+    """What a gate's metric is called: a ratio of seconds is taken from the latency probe, anything else from the answers."""
+    return metric_words(gate.metric).name if gate.type == "max_ratio" else answers_metric(gate.metric)
 
 
 def known(value: float | None) -> bool:

@@ -105,6 +105,9 @@ def plan(asked: argparse.Namespace) -> list[Training]:
             harness(asked, "nf4-r128", asked.nf4, "r128-s25", rank(128, both)),
         ]
     plain = "finetune.gradient_checkpointing=true"
+    if asked.plan == "checkpointing":
+        ways = {"unsloth": "", "plain": plain, "off": "finetune.gradient_checkpointing=false"}
+        return [harness(asked, f"nf4-{name}", asked.nf4, sets=sets) for name, sets in ways.items()]
     if asked.plan == "bf16":
         return [
             harness(asked, "bf16-unsloth", asked.bf16, sets=f"{bf16} {plain}"),
@@ -119,7 +122,7 @@ def plan(asked: argparse.Namespace) -> list[Training]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("plan", choices=["pair", "matrix", "bf16", "bf16-off"])
+    parser.add_argument("plan", choices=["pair", "matrix", "checkpointing", "bf16", "bf16-off"])
     for name in ("nf4", "bf16", "mxfp4", "rows", "long-rows", "out"):
         parser.add_argument(f"--{name}", type=Path)
     asked = parser.parse_args()

@@ -1,0 +1,80 @@
+"""Decode steps as recorded graphs: a step of the same shape is replayed instead of launched kernel by kernel.
+
+Rows and columns are rounded up to buckets, so that few shapes occur; rows that fill up a bucket write into free slots, where the next
+prompt writes over them. Inputs lie in buffers that stay where they are. Slots that grow move, so their graphs are recorded anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.engines.slot_cache import SlotCache
+
+COLUMNS = 256
+"""Columns of slots are rounded up to a multiple of this."""
+
+Step = Callable[[], Tensor]
+Capture = Callable[[Step], Step]
+"""Runs a step once or more, and gives back what repeats it on the same buffers. A step may be repeated: it writes the same again."""
+
+
+class GraphedSteps:
+    """Decode steps over the slots of one cache, once every layer has written to it."""
+
+    def __init__(self, model: Any, cache: SlotCache, capture: Capture):
+        self.model, self.cache, self.capture = model, cache, capture
+        self.ids = torch.zeros(cache.slots, 1, dtype=torch.long, device=model.device)
+        self.last = torch.zeros(cache.slots, dtype=torch.long, device=model.device)
+        self.recorded: dict[tuple[int, int], Step] = {}
+
+    def __call__(self, ids: Sequence[int], last: Sequence[int]) -> Tensor:
+        """Logits behind each live row's newest token, (rows, vocabulary), until the next call; `last` are their positions."""
+        rows, columns = self._bucket(len(ids)), -(-(max(last) + 1) // COLUMNS) * COLUMNS
+        if self.cache.reserve(columns):
+            self.recorded.clear()
+        idle = [0] * (rows - len(ids))
+        self.ids[:rows].copy_(torch.tensor([*ids, *idle])[:, None])
+        self.last[:rows].copy_(torch.tensor([*last, *idle]))
+        step = self.recorded.get((rows, columns))
+        if step is None:
+            step = self.recorded[rows, columns] = self.capture(lambda: self._run(rows, columns))
+        return step()[: len(ids)]
+
+    def _bucket(self, rows: int) -> int:
+        """The next power of two, or all slots."""
+        return min(1 << (rows - 1).bit_length(), self.cache.slots)
+
+    def _run(self, rows: int, columns: int) -> Tensor:
+        last = self.last[:rows]
+        self.cache.begin(0, last, 1, columns)
+        logits: Tensor = self.model(
+            input_ids=self.ids[:rows], position_ids=last[:, None], use_cache=False, logits_to_keep=1, slot_cache=self.cache
+        ).logits
+        return logits[:, -1]
+
+
+def cuda_graphs() -> Capture:
+    """Records CUDA graphs that share their memory: the logits of one last until the next is replayed."""
+    pool = torch.cuda.graph_pool_handle()
+
+    def capture(step: Step) -> Step:
+        beside = torch.cuda.Stream()
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):  # what allocates or compiles on first use must do so before the recording
+            step()
+        torch.cuda.current_stream().wait_stream(beside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool):
+            logits = step()
+
+        def replay() -> Tensor:
+            graph.replay()
+            return logits
+
+        return replay
+
+    return capture

@@ -1,0 +1,64 @@
+"""What cannot be done as it was asked: rows that the context, or their own limit, leaves no room, and a machine without memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from bench.engines.base import Generation, Row
+
+NO_NUMBERS = "the model's logits are not finite numbers"
+NO_MEMORY = "out of memory, even with this row alone"
+MEMORY_SIGNS = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""In the messages of errors that torch does not raise as OutOfMemoryError: the CPU's allocator, and cuBLAS's workspace."""
+
+
+def context_of(model: Any) -> int | None:
+    """Most tokens, prompt included, that the model's config knows positions for; None where it names no bound."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
+def room(row: Row, context: int | None) -> int:
+    """How many tokens the row may get: its own limit, or what its prompt leaves of the context."""
+    return row.max_new_tokens if context is None else min(row.max_new_tokens, context - len(row.prompt))
+
+
+def refuse(rows: Sequence[Row], context: int | None) -> list[Generation]:
+    """The ends of those rows that need no model: nothing is asked of them, or their prompt leaves no room."""
+    refused = []
+    for index, row in enumerate(rows):
+        if not row.prompt or (row.max_new_tokens > 0 and room(row, context) <= 0):
+            why = f"a prompt of {len(row.prompt)} tokens leaves no room in a context of {context}" if row.prompt else "an empty prompt"
+            refused.append(failed(index, why))
+        elif row.max_new_tokens <= 0:
+            refused.append(Generation(index, (), "length", None, None))
+    return refused
+
+
+def failed(index: int, why: str, tokens: tuple[int, ...] = ()) -> Generation:
+    """A row that could not be continued to its end."""
+    return Generation(index, tokens, "error", None, None, why)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether fewer rows side by side may help."""
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in MEMORY_SIGNS)
+
+
+class Width:
+    """How many rows run side by side: halved when memory runs out, and whole again once the row that it is too little for is known."""
+
+    def __init__(self, asked: int):
+        self.asked = self.now = asked
+        self.halvings = 0
+
+    def shrink(self) -> bool:
+        """Free what memory can be freed and halve; False, and back to what was asked, where one row alone was too much."""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.halvings += 1
+        was_alone = self.now == 1
+        self.now = self.asked if was_alone else self.now // 2
+        return not was_alone

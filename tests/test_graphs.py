@@ -1,0 +1,80 @@
+"""Decode steps that are recorded and replayed, against transformers' generate: here the recording is a closure, on CUDA a graph."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_slots import CONFIGS, NEVER, forwards, tiny, tiny_rows, tokens
+
+from bench.engines import Row
+from bench.engines import graphs as graphs_module
+from bench.engines.graphs import Step
+from bench.engines.plain import GenerateEngine
+from bench.engines.slot_cache import SlotCache
+from bench.engines.slots import SlotEngine
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+class Recorder:
+    """Replays a step by running it again, and insists that the slots lie where they lay when it was recorded, as a graph does."""
+
+    def __init__(self) -> None:
+        self.recorded = self.replayed = 0
+
+    def __call__(self, step: Step) -> Step:
+        self.recorded += 1
+        step()
+        cache = step.__closure__[-1].cell_contents.cache  # type: ignore[index, union-attr]
+        places = self.places(cache)
+
+        def replay() -> torch.Tensor:
+            self.replayed += 1
+            assert self.places(cache) == places
+            return step()
+
+        return replay
+
+    @staticmethod
+    def places(cache: SlotCache) -> list[int]:
+        return [buffer.data_ptr() for pair in cache.layers.values() for buffer in pair]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("columns", [16, 256])
+def test_replayed_steps_say_what_generate_says(name: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs_module, "COLUMNS", columns)
+    rows, recorder = tiny_rows(20), Recorder()
+    reference = tokens(GenerateEngine(tiny(name), NEVER), rows)
+    for slots in (1, 6, 32):
+        assert tokens(SlotEngine(tiny(name), NEVER, slots, capture=recorder), rows) == reference
+    assert recorder.replayed > 2 * recorder.recorded
+
+
+def test_few_shapes_are_recorded_and_steps_are_as_wide() -> None:
+    recorder = Recorder()
+    with forwards(tiny("llama")) as seen:
+        tokens(SlotEngine(tiny("llama"), NEVER, 12, capture=recorder), [Row((1, 2, 3), limit) for limit in range(2, 14)])
+    assert {rows for rows, queries in seen if queries == 1} == {1, 2, 4, 8, 12}
+    assert recorder.recorded == 5
+
+
+def test_what_was_recorded_is_thrown_away_where_slots_move() -> None:
+    recorder = Recorder()
+    rows = [Row((1, 2, 3), 300)]
+    assert tokens(SlotEngine(tiny("gpt-oss"), NEVER, 1, capture=recorder), rows) == tokens(GenerateEngine(tiny("gpt-oss"), NEVER), rows)
+    assert recorder.recorded == 2  # below 256 columns, and above
+
+
+def test_slots_grow_once_for_a_width() -> None:
+    cache = SlotCache(2)
+    cache.begin(0, torch.tensor([0, 0]), 1, 1)
+    new = torch.ones(2, 1, 1, 4)
+    cache.extend(0, new, new, None)
+    cache.extend(1, new, new, 8)
+    assert cache.reserve(64)
+    assert not cache.reserve(64)
+    assert [cache.layers[layer][0].shape[2] for layer in (0, 1)] == [65, 9]

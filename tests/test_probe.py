@@ -1,0 +1,136 @@
+"""The latency probe: who is asked what, in which state of the model, and what is dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from bench.catalog import find_suite
+from bench.engines import Generation, Row
+from bench.engines.canary import answer
+from bench.engines.choose import choose_engine
+from bench.experiment import Evaluate
+from bench.lm import Ask, Request, list_requests
+from bench.models import EMBEDDED, load_checked, load_tokenizer
+from bench.probe import WARM_UP_ROUNDS, WARM_UP_TOKENS, draw, served, warm_up
+
+
+def requests_of(problems: int, languages: str = "ab") -> list[Request]:
+    """In the order a pass asks them: language by language."""
+    return [Request(f"p{number:02}", language, Row((number,), 9)) for language in languages for number in range(problems)]
+
+
+# --- which requests
+
+
+def test_every_problem_is_asked_once_before_any_is_asked_again() -> None:
+    blocks = draw(requests_of(12, "abc"), blocks=6, requests=4, seed=1)
+    asked = [(one.item_id, one.language) for block in blocks for one in block]
+    assert len({item for item, _ in asked[:12]}) == 12
+    assert len(set(asked)) == 24
+    assert sorted(language for _, language in asked[:12]) == sorted("abc" * 4)
+
+
+def test_few_questions_come_again_in_later_blocks_and_never_twice_in_one() -> None:
+    blocks = draw(requests_of(2), blocks=3, requests=16, seed=1)
+    assert [len(block) for block in blocks] == [4, 4, 4]
+    assert all(len({(one.item_id, one.language) for one in block}) == 4 for block in blocks)
+
+
+def test_the_choice_depends_on_the_seed_and_not_on_the_order_of_the_rows() -> None:
+    asked = requests_of(20)
+    assert draw(asked, 2, 5, seed=3) == draw(asked[::-1][::-1], 2, 5, seed=3) != draw(asked, 2, 5, seed=4)
+
+
+def test_requests_are_the_rows_of_the_evaluation_with_their_problem_and_language() -> None:
+    evaluate = Evaluate(suites=["stories"], efforts=["low"], max_new_tokens={"low": 7}, temperature=0.5)
+    ask = Ask("base", find_suite("stories"), "dev", ["de", "en"], evaluate, limit=2)
+    found = list_requests(ask, load_tokenizer(EMBEDDED))
+    assert [one.language for one in found] == ["de", "de", "en", "en"]
+    assert found[0].item_id == found[2].item_id != found[1].item_id
+    assert {(one.row.max_new_tokens, one.row.temperature) for one in found} == {(7, 0.5)}
+    assert len({one.row.seed for one in found}) == 4
+
+
+# --- warm-up
+
+
+class Clockwork:
+    """An engine whose rounds take these seconds a token; keeps what it was asked."""
+
+    name, model_s = "clockwork", 0.0
+
+    def __init__(self, rounds: Sequence[float], slots: int = 1):
+        self.rounds, self.slots = iter(rounds), slots
+        self.asked: list[Row] = []
+
+    def generate(self, rows: Sequence[Row]) -> Iterator[Generation]:
+        self.asked += rows
+        pace = next(self.rounds)
+        for index, row in enumerate(rows):
+            yield Generation(index, (1,) * row.max_new_tokens, "length", pace * row.max_new_tokens, pace)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "expected"),
+    [((1.0, 0.5, 0.495), 3), ((1.0, 1.0), 2), ((5.0, 4.0, 3.0, 2.0, 1.0), WARM_UP_ROUNDS), ((0.5, 1.0, 1.01), 3)],
+)
+def test_warm_up_ends_when_two_rounds_agree_within_2_percent(rounds: tuple[float, ...], expected: int) -> None:
+    engine = Clockwork(rounds)
+    assert warm_up(engine, requests_of(8)) == 3 * expected == len(engine.asked)
+
+
+def test_warm_up_fills_every_slot_with_short_requests() -> None:
+    engine = Clockwork((1.0, 1.0), slots=5)
+    long = [Request("p", "a", Row((1,), 1000))] * 9
+    assert warm_up(engine, long) == 10
+    assert {row.max_new_tokens for row in engine.asked} == {WARM_UP_TOKENS}
+
+
+# --- the one model as base and as the arm
+
+
+@pytest.fixture(scope="module")
+def base() -> Any:
+    return load_checked(EMBEDDED, "float32").eval()
+
+
+@pytest.fixture(scope="module")
+def adapted() -> Any:
+    """An adapter strong enough to change what is said."""
+    torch.manual_seed(0)
+    config = LoraConfig(r=4, lora_alpha=64, target_modules=["q_proj", "o_proj"], init_lora_weights=False)
+    return get_peft_model(load_checked(EMBEDDED, "float32"), config).eval()
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Row]:
+    evaluate = Evaluate(suites=["stories"], efforts=["medium"], max_new_tokens={"medium": 24})
+    ask = Ask("base", find_suite("stories"), "dev", ["en"], evaluate, limit=3)
+    return [one.row for one in list_requests(ask, load_tokenizer(EMBEDDED))]
+
+
+@pytest.mark.parametrize("how", ["beside", "merged"])
+def test_base_is_base_and_the_arm_the_arm_however_often_they_are_switched(base: Any, adapted: Any, rows: list[Row], how: Any) -> None:
+    tokenizer = load_tokenizer(EMBEDDED)
+    plain = answer(choose_engine(base, tokenizer, 2), rows)
+    changed = answer(choose_engine(adapted, tokenizer, 2), rows)
+    assert changed != plain
+    engine = choose_engine(adapted, tokenizer, 2)
+    for is_on in (False, True, True, False):
+        with served(adapted, is_on=is_on, how=how):
+            assert answer(engine, rows) == (changed if is_on else plain)
+
+
+def test_a_merged_arm_is_taken_out_of_the_weights_again_even_after_an_error(adapted: Any) -> None:
+    weight = adapted.base_model.model.model.layers[0].self_attn.q_proj.base_layer.weight
+    before = weight.clone()
+    serving = served(adapted, is_on=True, how="merged")
+    serving.__enter__()
+    assert not torch.equal(weight, before)
+    assert not serving.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    torch.testing.assert_close(weight, before, rtol=0, atol=1e-6)
