@@ -2,7 +2,7 @@
 
     python tests/perf/measure_threads.py [ROUNDS] [ITEMS]
 
-Prints wall seconds, CPU seconds and tokens of every turn; asserts nothing. On a machine that does other work a second thread waits, spinning.
+Prints wall seconds, CPU seconds and tokens of every turn; asserts nothing. On a busy machine the second thread waits, spinning.
 """
 
 from __future__ import annotations
