@@ -579,3 +579,23 @@ def test_agrees_with_the_official_parser_on_the_named_replies() -> None:
     for name, (stream, *_) in REPLIES.items():
         if "<|endoftext|>" not in stream:
             agrees(official().encode(stream, allowed_special="all")), name
+
+
+@quick
+@given(st.lists(st.integers(0, 256 + 6), max_size=40))
+def test_decoding_is_that_of_the_tokenizer(ids: list[int]) -> None:
+    """Half a character, special tokens and all."""
+    ids = [token_id for token_id in ids if token_id < len(small())]
+    assert decoder(small())(ids) == small().decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def test_special_tokens_that_are_added_later_are_found() -> None:
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"a": 0, "?": 1}, unk_token="?")))
+    with pytest.raises(ModelError, match="no special token"):
+        find_specials(tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL_IDS)})
+    assert find_specials(tokenizer).stop_ids

@@ -390,3 +390,13 @@ def test_native_digits_score_on_mgsm() -> None:
     outcomes = {code: [asked.by_key()[code, "medium", f"mgsm-{item}", 0].outcome for item in (0, 1)] for code in replies}
     assert outcomes == {"bn": ["correct", "wrong"], "ja": ["correct", "correct"], "de": ["correct", "no_answer"]}
     assert {sample.target for sample in asked.samples} == {"18", "3"}
+
+
+def test_lm_eval_is_given_back_its_templates_as_they_were() -> None:
+    import lm_eval.utils
+
+    before = vars(lm_eval.utils.env).copy()
+    with pytest.raises(SuiteError):
+        Pass(says(RIGHT), languages=("en",), scorer={"stories": "no-such-filter"})
+    Pass(says(RIGHT))
+    assert vars(lm_eval.utils.env) == before

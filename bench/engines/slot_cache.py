@@ -21,7 +21,7 @@ class Layout:
     columns: int
     """Columns in use, the sink not counted."""
     where: Tensor
-    """Decode: column of each row's new token, (rows,). Prefill: input index that ends up in each column, (rows, columns)."""
+    """Decode: column of each row's new token, (rows, 1, 1, 1). Prefill: input index that ends up in each column, (rows, 1, columns, 1)."""
     mask: Tensor
     """Additive, (rows, 1, 1, queries, keys + 1), the sink first."""
 
@@ -68,23 +68,21 @@ class SlotCache:
         if layout is None:
             make = self._decode_layout if self.queries == 1 else self._prefill_layout
             layout = self._layouts[window] = make(window or self.width, keys.dtype)
-        rows = slice(self.first, self.first + len(self.last))
         self._windows[layer] = window
         buffers = self._reserve(layer, keys, values, layout.columns + 1)
+        held = [buffer.narrow(0, self.first, len(keys)).narrow(2, 0, layout.columns + 1) for buffer in buffers]
         if self.queries == 1:
-            for buffer, new in zip(buffers, (keys, values), strict=True):
-                buffer[rows].scatter_(2, layout.where[:, None, None, None].expand(new.shape), new)
-            seen = slice(0, layout.columns + 1)
-            return buffers[0][rows, :, seen], buffers[1][rows, :, seen], layout.mask
-        for buffer, new in zip(buffers, (keys, values), strict=True):
-            where = layout.where[:, None, :, None].expand(-1, new.shape[1], -1, new.shape[3])
-            buffer[rows, :, 1 : layout.columns + 1] = new.gather(2, where)
+            for view, new in zip(held, (keys, values), strict=True):
+                view.scatter_(2, layout.where.expand(new.shape), new)
+            return held[0], held[1], layout.mask
+        for view, new in zip(held, (keys, values), strict=True):
+            view[:, :, 1:] = new.gather(2, layout.where.expand(-1, new.shape[1], -1, new.shape[3]))
         return functional.pad(keys, (0, 0, 1, 0)), functional.pad(values, (0, 0, 1, 0)), layout.mask
 
     def _decode_layout(self, window: int, dtype: torch.dtype) -> Layout:
         columns = min(window, self.width)
         visible = torch.arange(columns, device=self.last.device) <= self.last[:, None]
-        return Layout(columns, 1 + self.last % window, _additive(visible[:, None], dtype))
+        return Layout(columns, (1 + self.last % window)[:, None, None, None], _additive(visible[:, None], dtype))
 
     def _prefill_layout(self, window: int, dtype: torch.dtype) -> Layout:
         columns = min(window, self.width)
@@ -95,7 +93,7 @@ class SlotCache:
         behind = at[:, None] - at
         visible = (behind >= 0) & (behind < window) & (at >= padding[..., None])
         visible |= behind == 0  # a padding query must see something, or its output is NaN
-        return Layout(columns, newest.clamp(min=0) + padding, _additive(visible, dtype))
+        return Layout(columns, (newest.clamp(min=0) + padding)[:, None, :, None], _additive(visible, dtype))
 
     def _reserve(self, layer: int, keys: Tensor, values: Tensor, columns: int) -> tuple[Tensor, Tensor]:
         held = self.layers.get(layer)

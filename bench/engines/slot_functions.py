@@ -43,7 +43,7 @@ def slot_attention(
     scores = scores.view(rows, groups, heads // groups, queries, columns)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
-    scores = scores + mask
+    scores += mask
     if s_aux is not None:
         scores[..., 0] = s_aux.to(scores.dtype).view(groups, heads // groups, 1)
     weights = torch.softmax(scores, dim=-1).view(rows, groups, -1, columns)
@@ -55,15 +55,13 @@ def grouped_experts(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_k
     chosen = top_k_index.flatten()
     order = chosen.argsort(stable=True)
     counts = torch.bincount(chosen, minlength=self.num_experts).tolist()
-    states = hidden_states[order // top_k_index.shape[-1]]
+    states = hidden_states.index_select(0, order // top_k_index.shape[-1])
     if self.has_gate:
         states = self._apply_gate(_project(self, "gate_up_proj", states, counts))
     else:
         states = self.act_fn(_project(self, "up_proj", states, counts))
-    states = _project(self, "down_proj", states, counts) * top_k_weights.flatten()[order, None]
-    output = torch.empty_like(states)
-    output[order] = states
-    return output.view(*top_k_index.shape, -1).sum(1)
+    states = _project(self, "down_proj", states, counts) * top_k_weights.flatten().index_select(0, order)[:, None]
+    return torch.empty_like(states).index_copy_(0, order, states).view(*top_k_index.shape, -1).sum(1)
 
 
 def _project(module: Any, name: str, states: Tensor, counts: list[int]) -> Tensor:
@@ -76,9 +74,10 @@ def _project(module: Any, name: str, states: Tensor, counts: list[int]) -> Tenso
     for expert, count in enumerate(counts):
         if count:
             start, end = end, end + count
-            torch.mm(states[start:end], weight[expert], out=output[start:end])
+            part = output[start:end]
+            torch.mm(states[start:end], weight[expert], out=part)
             if bias is not None:
-                output[start:end] += bias[expert]
+                part += bias[expert]
     return output
 
 

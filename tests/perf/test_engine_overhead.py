@@ -96,12 +96,12 @@ def test_cost_grows_with_the_rows_and_memory_does_not(benchmark: Any) -> None:
     torch.set_num_threads(1)
     model = load_checked(EMBEDDED, "float32").eval()
     vocabulary = model.config.vocab_size
-    few = [Row(tuple((7 * number + place) % vocabulary for place in range(40)), 8 + 8 * (number % 4)) for number in range(64)]
+    few = [Row(tuple((7 * number + place) % vocabulary for place in range(40)), 8 + 8 * (number % 4)) for number in range(48)]
     engine = SlotEngine(model, frozenset({vocabulary}), 16)
 
     def seconds(times: int) -> float:
         started = time.process_time()
-        assert sum(1 for _ in engine.generate(few * times)) == 64 * times
+        assert sum(1 for _ in engine.generate(few * times)) == 48 * times
         return time.process_time() - started
 
     seconds(1)  # the first calls of a process are slower
@@ -113,9 +113,9 @@ def test_cost_grows_with_the_rows_and_memory_does_not(benchmark: Any) -> None:
             found.append(seconds(times) / times)
             peaks.setdefault(times, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
-    benchmark.pedantic(one_round, rounds=3)
+    benchmark.pedantic(one_round, rounds=2)
     a_time = {times: min(found) for times, found in costs.items()}
-    benchmark.extra_info.update({"seconds_per_64_rows": {times: round(cost, 3) for times, cost in a_time.items()}, "peaks": peaks})
+    benchmark.extra_info.update({"seconds_per_48_rows": {times: round(cost, 3) for times, cost in a_time.items()}, "peaks": peaks})
     print(a_time, peaks)
     assert max(a_time[4], a_time[16]) <= (1 + MOST_BEYOND_LINEAR) * a_time[1]
     assert peaks[16] - peaks[1] <= MOST_GROWTH_BYTES
