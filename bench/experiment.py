@@ -46,7 +46,7 @@ DEEPEST = 20
 _ALPHA = re.compile(r"(?P<number>[0-9]+(\.[0-9]*)?(e[+-]?[0-9]+)?)(?P<by_rank>r?)|rslora")
 _SHOWN_PROBLEMS = 5
 _SHOWN_CHARACTERS = 80
-_YAML_ERRORS = (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError, TypeError, OverflowError)
+YAML_ERRORS = (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError, TypeError, OverflowError)
 """What PyYAML raises on bad text: its own error, and whatever its scalar constructors trip over, as in `!!int ''`."""
 
 Effort = Literal["low", "medium", "high"]
@@ -561,7 +561,7 @@ def _parse_value(text: str, source: str) -> Any:
     try:
         _refuse_costly(text, source)
         return yaml.load(text, Loader=_Loader)
-    except _YAML_ERRORS as error:
+    except YAML_ERRORS as error:
         raise ExperimentError(f"{source}: not valid YAML: {_one_line(str(error))}") from error
 
 

@@ -16,6 +16,10 @@ from typing import Any
 import yaml
 
 from bench.errors import SuiteError
+from bench.experiment import YAML_ERRORS
+
+MOST_VALUES = 100_000
+"""Of a task file, its aliases written out: more is a bomb or a data set."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,9 @@ def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], list[Pat
         raise SuiteError(f"{path} includes itself")
     try:
         config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError, TypeError, AttributeError) as error:
+        if _count(config, {}) > MOST_VALUES:
+            raise ValueError(f"more than {MOST_VALUES:,} values, its aliases written out")
+    except (OSError, *YAML_ERRORS) as error:
         raise SuiteError(f"{path} is no lm-eval task: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict):
         raise SuiteError(f"{path} is no lm-eval task: expected keys such as task, dataset_path, doc_to_text")
@@ -160,6 +166,19 @@ def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], list[Pat
         files += more_files
         functions += more_functions
     return {**merged, **config}, files, functions
+
+
+def _count(value: Any, known: dict[int, int | None]) -> int:
+    """Values in a tree as everyone who walks it meets them: an alias counts as often as it stands. Raises ValueError on an endless one."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = None
+        known[id(value)] = 1 + sum(_count(inner, known) for inner in (value.values() if isinstance(value, dict) else value))
+    found = known[id(value)]
+    if found is None:
+        raise ValueError("a block that contains itself")
+    return found
 
 
 def _functions(value: Any) -> Iterator[str]:

@@ -105,6 +105,30 @@ def test_a_pickled_model_in_a_real_process(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+BROKEN = """
+import os, sys
+from bench import cli
+from bench.errors import UsageError
+
+@cli.app.command()
+def broken():
+    raise (UsageError if "--help-me" in os.environ["KIND"] else RuntimeError)(f"refused [bold]{os.environ['HF_TOKEN']}")
+
+sys.argv = ["effortbench", "broken"]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(("kind", "code"), [("a bug", 70), ("--help-me", 2)])
+def test_an_error_of_any_kind_tells_no_key(kind: str, code: int) -> None:
+    environment = {**os.environ, "HF_TOKEN": "hf_FakeTokenOfATest", "KIND": kind}
+    done = subprocess.run([sys.executable, "-c", BROKEN], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert "refused [bold][HF_TOKEN]" in done.stderr
+    assert "FakeTokenOfATest" not in done.stderr
+    assert ("Traceback (most recent call last)" in done.stderr) is (code == 70)
+
+
 def samples_in(folder: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in folder.rglob("cells/**/*.jsonl"))
 

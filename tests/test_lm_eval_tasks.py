@@ -327,6 +327,10 @@ def test_code_that_lm_eval_ships_is_run(tmp_path: Path) -> None:
     assert find_suite(str(included)).splits == {"test": "test"}
 
 
+LAUGHS = "task: a\ntest_split: test\na0: &a0 [lol]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
+"""A billion of them."""
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -339,6 +343,9 @@ def test_code_that_lm_eval_ships_is_run(tmp_path: Path) -> None:
         ("task: a\ninclude: b.yaml\n", "No such file"),
         ("task: {\n", "is no lm-eval task"),
         ("task: !!python/object/apply:os.getcwd []\n", "is no lm-eval task"),
+        ("!!int ", "is no lm-eval task"),
+        ("task: a\nx: &x [*x]\n", "a block that contains itself"),
+        (LAUGHS, "more than 100,000 values"),
         ("task: a\ntest_split: test\nmetadata: {language: [de]}\n", "cannot be a suite: languages"),
     ],
 )

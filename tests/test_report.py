@@ -25,7 +25,7 @@ from bench.experiment import parse_experiment
 from bench.gate import waive
 from bench.judging import judge_run
 from bench.phases import phase_records
-from bench.records import Run, RunVerdict, TrainingPhase, VerdictName
+from bench.records import Retry, Run, RunVerdict, TrainingPhase, VerdictName
 from bench.report import score_tables, words, write_report
 from bench.report.cells import Cells
 from bench.report.cost_tables import training_phases
@@ -328,6 +328,13 @@ def test_failed_arms_are_listed_with_their_reason(reports: Reports) -> None:
     assert "loss is not a number at step 112" in page.text
 
 
+def test_a_process_that_was_tried_again_is_told(tmp_path: Path) -> None:
+    run = dataclasses.replace(made_up("pass"), retries=(Retry("evaluate-base", "the process was ended by SIGSEGV"),))
+    page = written(run, tmp_path)
+    for text in (Page(page).text, (tmp_path / "summary.md").read_text(encoding="utf-8")):
+        assert "The process evaluate-base ended before its work did and was begun once more: the process was ended by SIGSEGV" in text
+
+
 def test_every_arm_tried_stands_in_the_selection(reports: Reports) -> None:
     html = html_in(reports("pass"))
     table = re.search(r'<table id="selection-table">.*?</table>', html, re.S)
@@ -438,6 +445,7 @@ def hostile_run() -> Run:
         environment=dataclasses.replace(good.environment, cpu=HOSTILE, packages={HOSTILE: HOSTILE}, started_at=HOSTILE),
         verdict=RunVerdict("invalid", 4, gates),
         command=HOSTILE,
+        retries=(Retry(HOSTILE, HOSTILE),),
     )
 
 
