@@ -652,7 +652,12 @@ def _measure_memory(conductor: _Conductor, arms: Sequence[Arm], place: tuple[str
             elif event["event"] == "phase":
                 phases.append(Phase.from_dict(event["phase"]))
 
-        failures = conductor.executor.run([job], on_event)
+        def again(job: Job, answers: list[Event] = answers, phases: list[Phase] = phases) -> Job:
+            answers.clear()
+            phases.clear()
+            return job
+
+        failures = _run_jobs(conductor, [job], on_event, again)
         if job.name in failures or not phases:
             conductor.progress.warn(f"memory of {arm.name} was not measured: {failures[job.name].reason if failures else 'no answers'}")
             return

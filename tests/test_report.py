@@ -686,7 +686,7 @@ def test_dark_and_print_styles_are_of_their_own(browser: Browser, reports: Repor
     dark = browser.evaluate(colour)
     assert light != dark
     assert sum(map(int, re.findall(r"\d+", dark)[:3])) < 100
-    browser.call("Emulation.setEmulatedMedia", media="print", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    browser.page.emulate_media(media="print", color_scheme="dark")
     assert browser.evaluate(colour) == "rgb(255, 255, 255)"
     for hidden in ("nav", ".copy", "#answers"):
         assert browser.evaluate(f"getComputedStyle(document.querySelector({hidden!r})).display") == "none"
@@ -694,7 +694,7 @@ def test_dark_and_print_styles_are_of_their_own(browser: Browser, reports: Repor
         assert browser.evaluate(f"getComputedStyle(document.querySelector({shown!r})).display") != "none"
     browser.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert browser.evaluate("[...document.querySelectorAll('details.flip')].every((one) => one.open)")
-    browser.call("Emulation.setEmulatedMedia", media="")
+    browser.page.emulate_media(media="screen")
 
 
 def test_keyboard_reaches_what_a_mouse_reaches(browser: Browser, reports: Reports) -> None:
@@ -709,7 +709,7 @@ def test_keyboard_reaches_what_a_mouse_reaches(browser: Browser, reports: Report
             break
     assert {"sort", "scroll", "arm", "search", "answers-list", "answers-detail"} <= seen
     browser.evaluate("document.querySelector('#selection-table .sort').focus()")
-    browser.call("Input.dispatchKeyEvent", type="keyDown", key="Enter", code="Enter", text="\r", windowsVirtualKeyCode=13)
+    browser.press("Enter")
     assert browser.evaluate("document.querySelector('#selection-table th').getAttribute('aria-sort')") == "ascending"
 
 
