@@ -364,7 +364,8 @@ HEAVY = {"torch", "transformers", "unsloth", "trl", "peft", "datasets", "lm_eval
 
 @pytest.mark.parametrize("command", [["suites"], ["power", "embedded"], ["gate"], ["report"], ["export"], ["history"], ["runs", "list"]])
 def test_commands_that_need_no_model_load_no_library_of_models(recorded: Path, tmp_path: Path, command: list[str]) -> None:
-    arguments = [*command, *([str(recorded)] if command[0] in ("gate", "report", "export", "history") else [])]
+    run = shutil.copytree(recorded, tmp_path / "judged")
+    arguments = [*command, *([str(run)] if command[0] in ("gate", "report", "export", "history") else [])]
     script = f"""
 import sys
 from bench.cli import main

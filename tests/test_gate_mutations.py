@@ -138,7 +138,7 @@ MUTATIONS = [
         "test_costs.py::test_a_ratio_is_held_against_its_limit",
     ),
     Mutation(
-        "believe a single session's seconds", "costs", "if len(pairs) < max(2, gate.min_blocks):", "if len(pairs) < 2:",
+        "believe a single session's seconds", "costs", "if len(timed) < max(2, gate.min_blocks):", "if len(timed) < 2:",
         "test_costs.py::test_few_blocks_are_invalid_whatever_a_single_session_says",
     ),
     Mutation(
