@@ -42,15 +42,16 @@ class _Side:
 
 def probe(job: ProbeJob, on_block: Callable[[TimingBlock], None]) -> None:
     """Time both arms in every block and tell each arm's share of it. Where the engine takes no rows side by side, each alone only."""
-    from bench.catalog import find_suite
+    from bench.catalog import find_asked
     from bench.lm import Ask, list_requests
     from bench.models import load_tokenizer, load_unmerged
 
     timing, spec = job.timing, job.asked
     model, tokenizer = load_unmerged(job.base, job.experiment.model, job.adapter), load_tokenizer(job.base)
     needed = timing.blocks * timing.requests
-    ask = Ask(job.arm, find_suite(spec.suite), spec.split, spec.languages, job.experiment.evaluate, min(needed, job.limit or needed))
-    blocks = draw(list_requests(ask, tokenizer), timing.blocks, timing.requests, job.experiment.evaluate.seed)
+    evaluate, limit = job.experiment.evaluate, min(needed, job.limit or needed)
+    ask = Ask(job.arm, find_asked(spec.suite, evaluate), spec.split, spec.languages, evaluate, limit)
+    blocks = draw(list_requests(ask, tokenizer), timing.blocks, timing.requests, evaluate.seed)
     pairs = [_sides(job, model, tokenizer, concurrency) for concurrency in (1, timing.concurrency)]
     pairs = [pair for pair, concurrency in zip(pairs, (1, timing.concurrency), strict=True) if pair[0].engine.slots == concurrency]
     for side in (side for pair in pairs for side in pair):

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from test_lm_eval_tasks import edited, write_task
 
-from bench.catalog import find_suite
+from bench.catalog import find_asked, find_suite
 from bench.engines import Generation, Row
 from bench.engines.canary import answer
 from bench.engines.choose import choose_engine
-from bench.experiment import Evaluate
+from bench.experiment import Evaluate, Timing, parse_experiment
+from bench.jobs import PassSpec, ProbeJob
 from bench.lm import Ask, Request, list_requests
 from bench.models import EMBEDDED, load_checked, load_tokenizer
-from bench.probe import WARM_UP_ROUNDS, WARM_UP_TOKENS, draw, served, warm_up
+from bench.probe import WARM_UP_ROUNDS, WARM_UP_TOKENS, draw, probe, served, warm_up
+from bench.records import TimingBlock
 
 
 def requests_of(problems: int, languages: str = "ab") -> list[Request]:
@@ -134,3 +139,26 @@ def test_a_merged_arm_is_taken_out_of_the_weights_again_even_after_an_error(adap
     assert not torch.equal(weight, before)
     assert not serving.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     torch.testing.assert_close(weight, before, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_probe_asks_a_suite_whose_code_from_elsewhere_the_experiment_trusts(adapted: Any, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.py").write_text("def last(docs):\n    return docs.select([len(docs) - 1])\n", encoding="utf-8")
+    suite = edited(write_task(tmp_path / "task"), f"process_docs: !function {tmp_path}/elsewhere.last\n")
+    adapted.save_pretrained(tmp_path / "adapter")
+    asked = {"suites": [str(suite)], "efforts": ["low"], "max_new_tokens": {"low": 2}, "trusted": ["sums"]}
+    model = {"id": "embedded", "load_in_4bit": False, "dtype": "float32"}
+    experiment = parse_experiment({"name": "trusting", "model": model, "evaluate": asked}, "a test")
+    job = ProbeJob(
+        name="time-arm",
+        experiment=experiment,
+        base=EMBEDDED,
+        arm="arm",
+        adapter=tmp_path / "adapter",
+        timing=Timing(blocks=2, requests=2, concurrency=2),
+        asked=PassSpec(suite=str(suite), split="test", languages=tuple(find_asked(str(suite), experiment.evaluate).languages)),
+    )
+    blocks: list[TimingBlock] = []
+    probe(job, blocks.append)
+    assert {(block.block, block.arm, block.concurrency) for block in blocks} == set(product((0, 1), ("base", "arm"), (1, 2)))
+    assert {item for block in blocks for item in block.items} == {blocks[0].items[0]}  # the last row alone, as that code has it
