@@ -48,12 +48,10 @@ _IN_A_WORD = re.compile(r"-[a-z]{3}")
 _SIGN = r"[$€£¥₹₽]?[ \u00a0]?"
 _NEVER = r"(?!)"
 _UNIT = r"(?:[ \u00a0]?(?:[$€£¥₹₽]|[^\W\d_]{2,10}))?"
-_FACTOR_BEHIND = re.compile(
-    rf"[ \u00a0]*(?:(?:×|\\times|\\cdot|\*|·)[ \u00a0]*|times[ ](?:the[ ]|about[ ])?){_SIGN}\d|[^\s\d。，、；,.]{{0,4}}[的の]\d+倍"
-)
-_FACTOR_BEFORE = re.compile(
-    rf"\d[ \u00a0]*(?:(?:×|\\times|\\cdot|\*|·)[ \u00a0]*|times[ ](?:the[ ]|about[ ])?){_SIGN}$|\d[^\s\d。，、；,.]{{0,4}}[的の]$"
-)
+_TIMES = rf"[ \u00a0]*(?:(?:×|\\times|\\cdot|\*|·)[ \u00a0]*|times[ ](?:the[ ]|about[ ])?){_SIGN}"
+_OF = r"[^\s\d。，、；,.]{0,4}[的の]"
+_FACTOR_BEHIND = re.compile(rf"{_TIMES}\d|{_OF}\d+倍")
+_FACTOR_BEFORE = re.compile(rf"\d{_TIMES}$|\d{_OF}$")
 
 
 @dataclass(frozen=True)

@@ -123,16 +123,14 @@ class BlockRatio(NamedTuple):
     without: int
 
 
-def pair_blocks(
-    blocks: Sequence[TimingBlock], arm: str | None, metric: str, effort: str, concurrency: int, against: str = "base"
-) -> list[BlockPairs]:
+def pair_blocks(blocks: Sequence[TimingBlock], arm: str | None, metric: str, effort: str, concurrency: int) -> list[BlockPairs]:
     """The blocks in which both arms answered the same requests; those without a pair of values above zero are left out."""
-    by_arm: dict[str, dict[int, TimingBlock]] = {against: {}, str(arm): {}}
+    by_arm: dict[str, dict[int, TimingBlock]] = {"base": {}, str(arm): {}}
     for block in blocks:
         if block.arm in by_arm and (block.effort, block.concurrency) == (effort, concurrency):
             by_arm[block.arm][block.block] = block
     pairs = []
-    for number, before in sorted(by_arm[against].items()):
+    for number, before in sorted(by_arm["base"].items()):
         after = by_arm[str(arm)].get(number)
         if after is None or _asked(before) != _asked(after):
             continue

@@ -130,6 +130,7 @@ class LocalExecutor:
         """Run all jobs; returns the failures by job name. On any exception, children are ended before it goes on."""
         self.logs.mkdir(parents=True, exist_ok=True)
         self._is_ending = False
+        self._asked_where.clear()
         events: queue.Queue[tuple[Job, Event]] = queue.Queue()
         waiting = deque(jobs)
         running: dict[str, threading.Thread] = {}
@@ -186,7 +187,7 @@ class LocalExecutor:
                 reader = threading.Thread(target=_read, args=(process, job, events), daemon=True)
                 reader.start()
                 os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-                _signal_group(process, signal.SIGKILL)  # what it left behind would keep the pipe open
+                _signal(process, signal.SIGKILL)  # what it left behind would keep the pipe open
                 returncode = process.wait()
                 reader.join(PIPE_GRACE_S)
                 self._redact_log(job)
@@ -230,10 +231,10 @@ class LocalExecutor:
             if process is None:
                 continue
             if seconds > GRACE_S:
-                _signal_group(process, signal.SIGKILL)
+                _signal(process, signal.SIGKILL)
             elif name not in self._asked_where:
                 self._asked_where.add(name)
-                _signal(process, WHERE_SIGNAL)
+                _signal(process, WHERE_SIGNAL, os.kill)
 
     def _judge(self, job: Job, returncode: int, is_done: bool, hung_after_s: float | None) -> Failure | None:
         """What a process's end means; None where its work was done."""
@@ -276,13 +277,13 @@ class LocalExecutor:
             self._is_ending = True
             alive = [process for process in self._processes.values() if process.returncode is None]
         for process in alive:
-            _signal_group(process, signal.SIGTERM)
+            _signal(process, signal.SIGTERM)
         deadline = time.monotonic() + GRACE_S
         while any(process.returncode is None for process in alive) and time.monotonic() < deadline:
             time.sleep(0.01)  # the threads that follow them collect their exit codes
         for process in alive:
             if process.returncode is None:
-                _signal_group(process, signal.SIGKILL)
+                _signal(process, signal.SIGKILL)
 
 
 def _read(process: subprocess.Popen[str], job: Job, events: queue.Queue[tuple[Job, Event]]) -> None:
@@ -294,7 +295,7 @@ def _read(process: subprocess.Popen[str], job: Job, events: queue.Queue[tuple[Jo
             if event is None:
                 reason = f"the process wrote something that is no event: {line.strip()[:80]!r}"
                 events.put((job, {"event": "failed", "reason": reason, "exit_code": INTERNAL}))
-                _signal_group(process, signal.SIGKILL)
+                _signal(process, signal.SIGKILL)
                 return
             events.put((job, event))
 
@@ -311,20 +312,11 @@ def _parse(line: str) -> Event | None:
     return event if event["event"] != "failed" or says_why else None
 
 
-def _signal_group(process: subprocess.Popen[str], number: signal.Signals) -> None:
-    """To a child that is not yet collected, and to all it started; each child leads a group of its own."""
+def _signal(process: subprocess.Popen[str], number: signal.Signals, send: Callable[[int, signal.Signals], None] = os.killpg) -> None:
+    """To a child that is not yet collected, and to all it started, as each leads a group of its own; `os.kill` reaches it alone."""
     if process.returncode is None:
         try:
-            os.killpg(process.pid, number)
-        except (ProcessLookupError, PermissionError):
-            pass
-
-
-def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
-    """To a child that is not yet collected, and not to those it started."""
-    if process.returncode is None:
-        try:
-            os.kill(process.pid, number)
+            send(process.pid, number)
         except (ProcessLookupError, PermissionError):
             pass
 

@@ -35,6 +35,8 @@ SHARES = ("accuracy", "reasoning_language_fidelity", "truncation", "empty_analys
 SECONDS = ("latency_s", "ttft_s", "inter_token_s")
 VRAM = "vram"
 """Name of the gate that `vram` makes."""
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+"""What PEFT writes of a LoRA."""
 SHIPPED = Path(__file__).parent / "experiments"
 LM_EVAL = "lm-eval:"
 """Before the name of a task of lm-eval, where a suite is asked for."""

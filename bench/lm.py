@@ -236,25 +236,19 @@ def _templates_compiled_once() -> Iterator[None]:
         del environment.from_string  # the method of its class again
 
 
-class _Collector:
-    """An engine that keeps the rows it is given and answers none."""
+class _Mute:
+    """An engine that answers nothing."""
 
-    name, slots, model_s, halvings = "collector", 1, 0.0, 0
-
-    def __init__(self) -> None:
-        self.rows: list[Row] = []
+    name, slots, model_s, halvings = "mute", 1, 0.0, 0
 
     def generate(self, rows: Sequence[Row]) -> Iterator[Generation]:
-        self.rows += rows
         return iter(())
 
 
 def pick_rows(ask: Ask, tokenizer: Any, count: int, max_new_tokens: int) -> list[Row]:
     """A seeded choice of the pass's rows, greedy, the same for every arm: of the first `count` items, in all languages and efforts."""
-    collector = _Collector()
-    few = replace(ask, limit=min(count, ask.limit or count))
-    run_pass(few, collector, tokenizer, {}, Listener(lambda _: None, lambda *_: None, lambda _: None))
-    prompts = {row.prompt: row for row in collector.rows}  # further samples of an item are the same question
+    asked = list_requests(replace(ask, limit=min(count, ask.limit or count)), tokenizer)
+    prompts = {request.row.prompt: request.row for request in asked}  # further samples of an item are the same question
     chosen = random.Random(ask.evaluate.seed).sample(list(prompts.values()), min(count, len(prompts)))
     return [Row(row.prompt, min(max_new_tokens, row.max_new_tokens)) for row in chosen]
 
@@ -269,7 +263,7 @@ class Request(NamedTuple):
 
 def list_requests(ask: Ask, tokenizer: Any) -> list[Request]:
     """All that a pass would ask, in its order; nothing is generated."""
-    lm = EffortLM(ask, _Collector(), tokenizer, {}, Listener(lambda _: None, lambda *_: None, lambda _: None))
+    lm = EffortLM(ask, _Mute(), tokenizer, {}, Listener(lambda _: None, lambda *_: None, lambda _: None))
     _evaluate(lm)
     return lm.requests
 

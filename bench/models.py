@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import ModelError
-from bench.experiment import Model
+from bench.experiment import ADAPTER_CONFIG, ADAPTER_FILES, ADAPTER_WEIGHTS, Model
 from bench.expert_adapters import attach_per_expert, is_per_expert
 from bench.harmony import find_specials
 
 EMBEDDED = Path(__file__).parent / "embedded" / "model"
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 READ_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
 """All that a model is loaded from, in its own folder: openai/gpt-oss-20b holds its weights once more in `original/`, 13.8 GB."""
 _CHUNK_BYTES = 1 << 20
@@ -65,7 +64,7 @@ def check_adapter(folder: Path) -> Path:
     for name in ADAPTER_FILES:
         if not (folder / name).is_file():
             raise ModelError(f"adapter {folder}: no {name}; expected a folder written by PEFT's save_pretrained")
-    kind = _read_json(folder / ADAPTER_FILES[0]).get("peft_type")
+    kind = _read_json(folder / ADAPTER_CONFIG).get("peft_type")
     if kind != "LORA":
         raise ModelError(f"adapter {folder}: peft_type is {kind!r}, expected LORA")
     return folder
@@ -135,7 +134,7 @@ def attach(model: Any, adapter: Path) -> Any:
     check_adapter(adapter)
     is_fused = any(name.endswith(".experts.gate_up_proj") for name, _ in model.named_parameters())
     try:
-        weights = load_file(adapter / ADAPTER_FILES[1])
+        weights = load_file(adapter / ADAPTER_WEIGHTS)
         if is_fused and is_per_expert(weights):
             return attach_per_expert(model, LoraConfig.from_pretrained(str(adapter)), weights)
         with warnings.catch_warnings():

@@ -498,11 +498,6 @@ class TimingBlock(Record):
             for latency, ttft, tokens in spent
         ]
 
-    @property
-    def tokens_per_s(self) -> float | None:
-        """Generated tokens of all requests over the time they took together."""
-        return sum(self.output_tokens) / self.wall_s if self.wall_s else None
-
 
 @dataclass(frozen=True, slots=True)
 class MemoryPass(Record):

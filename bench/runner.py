@@ -22,9 +22,9 @@ from bench.card import write_cards
 from bench.catalog import Hub, Suite, TaskSuite, find_asked
 from bench.errors import ModelError, SuiteError, UsageError
 from bench.executors import Failure, LocalExecutor
-from bench.experiment import Arm, Confirm, Experiment, Extension, Select, load_experiment
+from bench.experiment import ADAPTER_WEIGHTS, Arm, Confirm, Experiment, Extension, Select, load_experiment
 from bench.jobs import EvaluateJob, Event, Job, PassSpec, ProbeJob, Stop, TrainJob
-from bench.models import ADAPTER_FILES, check_adapter, find_model, fingerprint, load_tokenizer
+from bench.models import check_adapter, find_model, fingerprint, load_tokenizer
 from bench.phases import largest, merge_phases, phase_records
 from bench.records import Canary, CellId, CellRecord, MemoryPass, Phase, Retry, Run, Sample, TimingBlock, Training, TrainingPhase
 from bench.rows import is_cached
@@ -135,7 +135,8 @@ def preflight(experiment: Experiment) -> Plan:
     from bench.harmony import render
 
     base = find_model(experiment.model)
-    suites = {suite.name: suite for name in experiment.evaluate.suites for suite in [find_asked(name, experiment.evaluate)]}
+    found = [find_asked(name, experiment.evaluate) for name in experiment.evaluate.suites]
+    suites = {suite.name: suite for suite in found}
     for suite in suites.values():
         _check_data(suite, suite.choose_languages(experiment.evaluate.languages), experiment)
     for block in (experiment.select, experiment.confirm):
@@ -462,7 +463,7 @@ def _evaluation_job(
     adapter = _adapter(conductor, arm)
     if adapter is not None:
         conductor.fingerprints[arm.name] = fingerprint(adapter)
-        conductor.folder.adapter_bytes[arm.name] = (adapter / ADAPTER_FILES[1]).stat().st_size
+        conductor.folder.adapter_bytes[arm.name] = (adapter / ADAPTER_WEIGHTS).stat().st_size
     experiment = _extended(plan.experiment, extension) if extension else plan.experiment
     passes, titles = [], []
     for suite_name, split in places:

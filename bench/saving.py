@@ -19,9 +19,9 @@ from typing import Any, Literal, NamedTuple
 
 from bench.card import CARD, adapter_folder, card, find_arm
 from bench.errors import ArmError, ModelError, UsageError
-from bench.experiment import Arm
+from bench.experiment import ADAPTER_FILES, Arm
 from bench.harmony import find_specials
-from bench.models import ADAPTER_FILES, attach, check_adapter, find_model, load_checked, load_tokenizer
+from bench.models import attach, check_adapter, find_model, load_checked, load_tokenizer
 from bench.records import Run
 from bench.store import read_prompts, whole_folder, write_atomic
 

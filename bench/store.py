@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from bench.errors import ExperimentError, RunFolderError
-from bench.experiment import Experiment, parse_experiment
+from bench.experiment import ADAPTER_WEIGHTS, Experiment, parse_experiment
 from bench.phases import add_pass
 from bench.records import (
     SCHEMA,
@@ -55,9 +55,6 @@ NUMBERS_OR_NONE = ("seed", "score", "reasoning_tokens", "final_tokens", "output_
 """Columns that are float64 in a data frame, NaN where a sample has None."""
 LEFT_BY_A_START = {".lock", ".run.json.tmp"}
 """What a run that was killed before its first run.json leaves behind."""
-
-
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def slug(name: str) -> str:

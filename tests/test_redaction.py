@@ -31,7 +31,7 @@ def test_a_key_or_password_is_a_secret_and_its_place_says_whose(name: str, value
     ("name", "value"),
     [
         ("TOKENIZERS_PARALLELISM", "false-or-true"),
-        ("HF_TOKEN_PATH", "/root/token"),
+        ("HF_TOKEN_PATH", "/somewhere/token"),
         ("KEYBOARD", "us-international"),
         ("API_KEY", "no"),
         ("PATH", "/usr/bin"),

@@ -25,16 +25,20 @@ def room(row: Row, context: int | None) -> int:
     return row.max_new_tokens if context is None else min(row.max_new_tokens, context - len(row.prompt))
 
 
-def refuse(rows: Sequence[Row], context: int | None) -> list[Generation]:
-    """The ends of those rows that need no model: nothing is asked of them, or their prompt leaves no room."""
-    refused = []
+def plan(model: Any, rows: Sequence[Row]) -> tuple[dict[int, int], list[Generation]]:
+    """Tokens that each row may get, by its place; and the ends of those that need no model, which are not among them.
+
+    These are rows of which nothing is asked, or whose prompt leaves no room.
+    """
+    context, refused = context_of(model), []
     for index, row in enumerate(rows):
         if not row.prompt or (row.max_new_tokens > 0 and room(row, context) <= 0):
             why = f"a prompt of {len(row.prompt)} tokens leaves no room in a context of {context}" if row.prompt else "an empty prompt"
             refused.append(failed(index, why))
         elif row.max_new_tokens <= 0:
             refused.append(Generation(index, (), "length", None, None))
-    return refused
+    ended = {generation.index for generation in refused}
+    return {index: room(row, context) for index, row in enumerate(rows) if index not in ended}, refused
 
 
 def failed(index: int, why: str, tokens: tuple[int, ...] = ()) -> Generation:
@@ -62,3 +66,23 @@ class Width:
         was_alone = self.now == 1
         self.now = self.asked if was_alone else self.now // 2
         return not was_alone
+
+
+class LocalEngine:
+    """What the engines of this machine have in common."""
+
+    def __init__(self, model: Any, stop_ids: frozenset[int], slots: int):
+        self.model = model
+        self.stop_ids = stop_ids
+        self.model_s = 0.0
+        self._width = Width(slots)
+
+    @property
+    def slots(self) -> int:
+        """Rows side by side at most."""
+        return self._width.now
+
+    @property
+    def halvings(self) -> int:
+        """How often memory ran out."""
+        return self._width.halvings

@@ -15,12 +15,25 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from bench.engines.sampling import let_only
+
+PAD = 0
+"""Any token would do: the mask hides it."""
 LENGTHS = (24, 24, 5, 12)
 STEPS = 3
 """The first behind the prompt, the others behind the cache."""
 FLOAT32_SHARE, LOWER_SHARE = 1e-3, 0.05
 """Probability (total variation) that padding may move: rounding moves some 1e-6 of it in float32, and some 1e-2 in 16 bits."""
 TIMES_ROUNDING = 3
+
+
+def left_padded(prompts: Sequence[Sequence[int]], device: Any) -> dict[str, Tensor]:
+    """`input_ids` and `attention_mask` of a batch, (rows, longest prompt)."""
+    width = max(map(len, prompts))
+    return {
+        "input_ids": torch.tensor([[PAD] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device),
+        "attention_mask": torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device),
+    }
 
 
 def padding_is_harmless(model: Any) -> bool:
@@ -45,16 +58,13 @@ def moved_by_batching(model: Any) -> tuple[float, float]:
 
 def _probabilities(model: Any, rows: Sequence[Sequence[int]]) -> Tensor:
     """Of every token at every step, (rows, STEPS, vocabulary); the last STEPS tokens of a row are its given continuation."""
-    width = max(map(len, rows)) - STEPS
-    prompts = [row[:-STEPS] for row in rows]
     told = _Told(torch.tensor([row[-STEPS:] for row in rows], device=model.device))
     model.generate(
-        input_ids=torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=model.device),
-        attention_mask=torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device),
+        **left_padded([row[:-STEPS] for row in rows], model.device),
         max_new_tokens=STEPS,
         do_sample=False,
         eos_token_id=model.config.get_text_config().vocab_size,  # no token: a given one must not end a row
-        pad_token_id=0,
+        pad_token_id=PAD,
         logits_processor=LogitsProcessorList([told]),
     )
     return torch.stack(told.seen, 1)
@@ -68,6 +78,6 @@ class _Told(LogitsProcessor):
         self.seen: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        token = self.tokens[:, len(self.seen), None]
+        tokens = self.tokens[:, len(self.seen)]
         self.seen.append(scores.double().softmax(-1))
-        return torch.full_like(scores, float("-inf")).scatter_(1, token, 0.0)
+        return let_only(tokens, scores)

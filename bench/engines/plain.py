@@ -15,43 +15,24 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from bench.engines.base import Generation, Row
-from bench.engines.limits import NO_MEMORY, NO_NUMBERS, Width, context_of, failed, is_out_of_memory, refuse, room
-from bench.engines.sampling import NOT_A_NUMBER, next_tokens
-
-PAD = 0
-"""Any token would do: padding is masked in front, and cut off behind."""
+from bench.engines.limits import NO_MEMORY, NO_NUMBERS, LocalEngine, failed, is_out_of_memory, plan
+from bench.engines.padding import PAD, left_padded
+from bench.engines.sampling import NOT_A_NUMBER, let_only, next_tokens
 
 
-class GenerateEngine:
+class GenerateEngine(LocalEngine):
     """Continues rows in batches of `slots`; the rows of a batch come together, once the longest has ended."""
 
     name = "generate"
 
     def __init__(self, model: Any, stop_ids: frozenset[int], slots: int = 1):
-        self.model = model
-        self.stop_ids = stop_ids
-        self.model_s = 0.0
-        self._width = Width(slots)
-
-    @property
-    def slots(self) -> int:
-        """Rows of a batch at most."""
-        return self._width.now
-
-    @property
-    def halvings(self) -> int:
-        """How often memory ran out."""
-        return self._width.halvings
+        super().__init__(model, stop_ids, slots)
 
     @torch.inference_mode()
     def generate(self, rows: Sequence[Row]) -> Iterator[Generation]:
         """Continue every row; a batch for which memory runs out is asked again as two."""
-        context = context_of(self.model)
-        refused = refuse(rows, context)
+        limits, refused = plan(self.model, rows)
         yield from refused
-        limits = {index: room(row, context) for index, row in enumerate(rows)}
-        for generation in refused:
-            del limits[generation.index]
         queue = sorted(limits, key=lambda index: (-limits[index], -len(rows[index].prompt)))
         while queue:
             batch = queue[: self.slots]
@@ -71,12 +52,11 @@ class GenerateEngine:
         width, device = max(len(row.prompt) for row in rows), self.model.device
         hook = _Hook(rows, limits, width, device)
         output = self.model.generate(
-            input_ids=torch.tensor([[PAD] * (width - len(row.prompt)) + list(row.prompt) for row in rows], device=device),
-            attention_mask=torch.tensor([[0] * (width - len(row.prompt)) + [1] * len(row.prompt) for row in rows], device=device),
+            **left_padded([row.prompt for row in rows], device),
             max_new_tokens=max(limits),
             do_sample=False,  # rows that draw have drawn in the hook
             eos_token_id=sorted(self.stop_ids),
-            pad_token_id=PAD,
+            pad_token_id=PAD,  # behind a row that ended; it is cut off
             logits_processor=LogitsProcessorList([hook]),
             stopping_criteria=StoppingCriteriaList([hook.criteria]),
         )
@@ -114,7 +94,7 @@ class _Hook(LogitsProcessor):
         self.stepped_s.append(time.perf_counter())
         if not self.draws:
             return scores
-        return torch.full_like(scores, float("-inf")).scatter_(1, tokens.clamp(min=0)[:, None], 0.0)
+        return let_only(tokens.clamp(min=0), scores)
 
 
 class _Criteria(StoppingCriteria):

@@ -14,6 +14,11 @@ NOT_A_NUMBER = -1
 """Stands for the token of a row whose logits are NaN, or without a finite largest one."""
 
 
+def let_only(tokens: Tensor, scores: Tensor) -> Tensor:
+    """Scores, (rows, vocabulary), under which each row's own token is the only one that can follow. For generate's LogitsProcessor."""
+    return torch.full_like(scores, float("-inf")).scatter_(1, tokens[:, None], 0.0)
+
+
 def next_tokens(logits: Tensor, rows: Sequence[Row], numbers: Sequence[int]) -> Tensor:
     """The likeliest token of each row, or the one it draws, (rows,); `numbers` are how many tokens each row has already.
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench.engines.base import Generation, Row
 from bench.engines.graphs import Capture, GraphedSteps
-from bench.engines.limits import NO_MEMORY, NO_NUMBERS, Width, context_of, failed, is_out_of_memory, refuse, room
+from bench.engines.limits import NO_MEMORY, NO_NUMBERS, LocalEngine, failed, is_out_of_memory, plan
 from bench.engines.sampling import NOT_A_NUMBER, next_tokens
 from bench.engines.slot_cache import SlotCache
 from bench.engines.slot_functions import slot_functions
@@ -47,7 +47,7 @@ class _Live:
         return len(self.row.prompt) + len(self.tokens) - 1
 
 
-class SlotEngine:
+class SlotEngine(LocalEngine):
     """Continues rows side by side in `slots` slots. Greedy float32 output equals transformers' generate at batch 1."""
 
     name = "slots"
@@ -55,23 +55,10 @@ class SlotEngine:
     def __init__(
         self, model: Any, stop_ids: frozenset[int], slots: int, *, prefill_tokens: int = PREFILL_TOKENS, capture: Capture | None = None
     ):
-        self.model = model
-        self.stop_ids = stop_ids
+        super().__init__(model, stop_ids, slots)
         self.prefill_tokens = prefill_tokens
         self.capture = capture
         """How decode steps are recorded, to be replayed; None runs each as it comes."""
-        self.model_s = 0.0
-        self._width = Width(slots)
-
-    @property
-    def slots(self) -> int:
-        """Rows side by side at most."""
-        return self._width.now
-
-    @property
-    def halvings(self) -> int:
-        """How often memory ran out."""
-        return self._width.halvings
 
     @torch.inference_mode()
     def generate(self, rows: Sequence[Row]) -> Iterator[Generation]:
@@ -81,12 +68,8 @@ class SlotEngine:
         """
         if self.model._is_stateful:
             raise SlotsUnsupportedError("the model has recurrent layers, whose state the slots do not hold")
-        context = context_of(self.model)
-        refused = refuse(rows, context)
+        limits, refused = plan(self.model, rows)
         yield from refused
-        limits = {index: room(row, context) for index, row in enumerate(rows)}
-        for generation in refused:
-            del limits[generation.index]
         while limits:
             # pop() takes from the end: the longest limit first, prompts of like length together
             order = sorted(limits, key=lambda index: (limits[index], len(rows[index].prompt)))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from bench.errors import ArmError
-from bench.experiment import Finetune
+from bench.experiment import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Finetune
 from bench.finetune import data, lora
 from bench.harmony import CHANNELS, find_specials
 from bench.jobs import Stop, TrainJob
@@ -25,9 +25,8 @@ from bench.meter import Meter, Reading
 from bench.models import expert_layout, load_tokenizer
 from bench.phases import largest, median, merge_phases, phase_records
 from bench.records import LossPoint, Training, TrainingPhase
-from bench.store import ADAPTER_WEIGHTS, sha256_of, sync_folder, whole_folder, write_atomic
+from bench.store import sha256_of, sync_folder, whole_folder, write_atomic
 
-ADAPTER_CONFIG = "adapter_config.json"
 COMMIT = "effortbench.json"
 """Written into a checkpoint last: one without it is not whole."""
 PhaseName = Literal["load", "lora", "first_step", "steady", "save"]
