@@ -50,14 +50,14 @@ def test_replayed_steps_say_what_generate_says(name: str, columns: int, monkeypa
     rows, recorder = tiny_rows(20), Recorder()
     reference = tokens(GenerateEngine(tiny(name), NEVER), rows)
     for slots in (1, 6, 32):
-        assert tokens(SlotEngine(tiny(name), NEVER, slots, capture=recorder), rows) == reference
+        assert tokens(SlotEngine(tiny(name), NEVER, slots, recorder=lambda: recorder), rows) == reference
     assert recorder.replayed > 2 * recorder.recorded
 
 
 def test_few_shapes_are_recorded_and_steps_are_as_wide() -> None:
     recorder = Recorder()
     with forwards(tiny("llama")) as seen:
-        tokens(SlotEngine(tiny("llama"), NEVER, 12, capture=recorder), [Row((1, 2, 3), limit) for limit in range(2, 14)])
+        tokens(SlotEngine(tiny("llama"), NEVER, 12, recorder=lambda: recorder), [Row((1, 2, 3), limit) for limit in range(2, 14)])
     assert {rows for rows, queries in seen if queries == 1} == {1, 2, 4, 8, 12}
     assert recorder.recorded == 5
 
@@ -65,7 +65,7 @@ def test_few_shapes_are_recorded_and_steps_are_as_wide() -> None:
 def test_what_was_recorded_is_thrown_away_where_slots_move() -> None:
     recorder = Recorder()
     rows = [Row((1, 2, 3), 300)]
-    assert tokens(SlotEngine(tiny("gpt-oss"), NEVER, 1, capture=recorder), rows) == tokens(GenerateEngine(tiny("gpt-oss"), NEVER), rows)
+    assert tokens(SlotEngine(tiny("gpt-oss"), NEVER, 1, recorder=lambda: recorder), rows) == tokens(GenerateEngine(tiny("gpt-oss"), NEVER), rows)
     assert recorder.recorded == 2  # below 256 columns, and above
 
 

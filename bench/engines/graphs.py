@@ -20,13 +20,16 @@ COLUMNS = 256
 Step = Callable[[], Tensor]
 Capture = Callable[[Step], Step]
 """Runs a step once or more, and gives back what repeats it on the same buffers. A step may be repeated: it writes the same again."""
+Recorder = Callable[[], Capture]
+"""What the recorded steps of one Capture share is freed with the last of them, so those recorded anew get a new one."""
 
 
 class GraphedSteps:
     """Decode steps over the slots of one cache, once every layer has written to it."""
 
-    def __init__(self, model: Any, cache: SlotCache, capture: Capture):
-        self.model, self.cache, self.capture = model, cache, capture
+    def __init__(self, model: Any, cache: SlotCache, recorder: Recorder):
+        self.model, self.cache, self.recorder = model, cache, recorder
+        self.capture = recorder()
         self.ids = torch.zeros(cache.slots, 1, dtype=torch.long, device=model.device)
         self.last = torch.zeros(cache.slots, dtype=torch.long, device=model.device)
         self.recorded: dict[tuple[int, int], Step] = {}
@@ -36,6 +39,7 @@ class GraphedSteps:
         rows, columns = self._bucket(len(ids)), -(-(max(last) + 1) // COLUMNS) * COLUMNS
         if self.cache.reserve(columns):
             self.recorded.clear()
+            self.capture = self.recorder()
         idle = [0] * (rows - len(ids))
         self.ids[:rows].copy_(torch.tensor([*ids, *idle])[:, None])
         self.last[:rows].copy_(torch.tensor([*last, *idle]))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bench.engines.base import Generation, Row
-from bench.engines.graphs import Capture, GraphedSteps
+from bench.engines.graphs import GraphedSteps, Recorder
 from bench.engines.limits import NO_MEMORY, NO_NUMBERS, LocalEngine, failed, is_out_of_memory, plan
 from bench.engines.sampling import NOT_A_NUMBER, next_tokens
 from bench.engines.slot_cache import SlotCache
@@ -53,11 +53,11 @@ class SlotEngine(LocalEngine):
     name = "slots"
 
     def __init__(
-        self, model: Any, stop_ids: frozenset[int], slots: int, *, prefill_tokens: int = PREFILL_TOKENS, capture: Capture | None = None
+        self, model: Any, stop_ids: frozenset[int], slots: int, *, prefill_tokens: int = PREFILL_TOKENS, recorder: Recorder | None = None
     ):
         super().__init__(model, stop_ids, slots)
         self.prefill_tokens = prefill_tokens
-        self.capture = capture
+        self.recorder = recorder
         """How decode steps are recorded, to be replayed; None runs each as it comes."""
 
     @torch.inference_mode()
@@ -90,7 +90,7 @@ class SlotEngine(LocalEngine):
     def _serve(self, rows: Sequence[Row], limits: Mapping[int, int], queue: list[int]) -> Iterator[Generation]:
         """Run the queue through fresh slots."""
         cache = SlotCache(self.slots)
-        graphed = GraphedSteps(self.model, cache, self.capture) if self.capture else None
+        graphed = GraphedSteps(self.model, cache, self.recorder) if self.recorder else None
         live: list[_Live] = []
         with slot_functions(self.model):
             while queue or live:

@@ -28,7 +28,6 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 EFFORTS = ((48, 12), (160, 60), (320, 150))
 """Limit of an answer and mean of what it takes."""
-CANARY_ROWS, CANARY_TOKENS = 16, 32
 DEFAULT = ["slots-32", "slots-64", "graphs-32", "graphs-64", "batches-32", "batches-64", "given-32", "given-64"]
 
 
@@ -86,7 +85,7 @@ def make_engine(name: str, model: Any, lengths: Sequence[int] | None) -> Any:
     kind, _, width = name.rpartition("-")
     never = frozenset({10**6})  # no token
     if kind == "graphs":
-        return Slots(model, never, int(width), capture=cuda_graphs())
+        return Slots(model, never, int(width), recorder=cuda_graphs)
     return {"slots": Slots, "batches": Batches, "given": Given}[kind](model, never, int(width))
 
 
@@ -95,8 +94,10 @@ def measure(name: str, model: Any, rows: list[Any], lengths: list[int], asked: a
 
     from bench.engines.canary import answer, differ
 
-    few = [dataclasses.replace(row, max_new_tokens=CANARY_TOKENS) for row in rows[:CANARY_ROWS]]
+    few = [dataclasses.replace(row, max_new_tokens=asked.canary_tokens) for row in rows[: asked.canary_rows]]
+    started = time.perf_counter()
     told = answer(make_engine(name, model, None), few)  # the first calls compile
+    first_s = time.perf_counter() - started
     difference = differ(model, few, told, asked.reference)
     again = differ(model, few, told, answer(make_engine(name, model, None), few))
     seconds = []
@@ -114,6 +115,7 @@ def measure(name: str, model: Any, rows: list[Any], lengths: list[int], asked: a
     limit = int(name.rpartition("-")[2]) * asked.bandwidth * 1e9 / weights
     return {
         "engine": name,
+        "first_s": round(first_s, 1),
         "tokens": sum(lengths),
         "tokens_per_s": [round(sum(lengths) / each, 1) for each in seconds],
         "share_of_bandwidth_limit": round(best / limit, 3),  # every step reads every weight once, and nothing else
@@ -132,6 +134,8 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", default=DEFAULT)
     parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--canary-rows", type=int, default=16)
+    parser.add_argument("--canary-tokens", type=int, default=32)
     parser.add_argument("--bandwidth", type=float, default=3350, help="of the card's memory, GB/s; an H100 SXM's by default")
     asked = parser.parse_args()
     model = load(asked)
@@ -143,10 +147,12 @@ def main() -> None:
     from bench.engines.plain import GenerateEngine
 
     rows, lengths = make_rows(asked.rows, model.config.get_text_config().vocab_size)
-    few = [dataclasses.replace(row, max_new_tokens=CANARY_TOKENS) for row in rows[:CANARY_ROWS]]
+    few = [dataclasses.replace(row, max_new_tokens=asked.canary_tokens) for row in rows[: asked.canary_rows]]
+    loaded_s = time.perf_counter()
     asked.reference = answer(GenerateEngine(model, frozenset({10**6})), few)
+    batch_1_s = time.perf_counter() - loaded_s
     device, versions = torch.cuda.get_device_name(), {"torch": torch.__version__, "transformers": transformers.__version__}
-    print(json.dumps({"device": device, **versions, "model": asked.model, "moved_by_batching": moved_by_batching(model)}), flush=True)
+    print(json.dumps({"device": device, **versions, "model": asked.model, "batch_1_s": batch_1_s, "moved_by_batching": moved_by_batching(model)}), flush=True)
     for name in asked.engines:
         try:
             print(json.dumps(measure(name, model, rows, lengths, asked)), flush=True)
