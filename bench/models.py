@@ -239,6 +239,8 @@ def _report_keys(report: Any, kind: str) -> Any:
 
 
 def _load_four_bit(folder: Path, model: Model, adapter: Path | None) -> Any:
+    # In eval mode Unsloth's attention computes what transformers' does, out of the slots' reach. Off, transformers' own is called
+    os.environ.setdefault("UNSLOTH_ENABLE_FLEX_ATTENTION", "0")
     # unsloth patches transformers on import, so it must come first in this process
     from unsloth import FastLanguageModel
 

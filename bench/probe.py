@@ -71,7 +71,7 @@ def _sides(job: ProbeJob, model: Any, tokenizer: Any, concurrency: int) -> list[
     sides = []
     for arm, is_on in (("base", False), (job.arm, True)):
         with served(model, is_on=is_on, how=job.timing.adapter):
-            sides.append(_Side(arm, is_on, choose_engine(model, tokenizer, concurrency)))
+            sides.append(_Side(arm, is_on, choose_engine(model, tokenizer, concurrency, may_graph=False)))
     return sides
 
 

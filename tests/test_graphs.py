@@ -8,7 +8,7 @@ from test_slots import CONFIGS, NEVER, forwards, tiny, tiny_rows, tokens
 
 from bench.engines import Row
 from bench.engines import graphs as graphs_module
-from bench.engines.graphs import Step
+from bench.engines.graphs import STEPS, GraphedSteps, Step
 from bench.engines.plain import GenerateEngine
 from bench.engines.slot_cache import SlotCache
 from bench.engines.slots import SlotEngine
@@ -28,7 +28,8 @@ class Recorder:
     def __call__(self, step: Step) -> Step:
         self.recorded += 1
         step()
-        cache = step.__closure__[-1].cell_contents.cache  # type: ignore[index, union-attr]
+        held = [cell.cell_contents for cell in step.__closure__ or ()]
+        (cache,) = (each.cache for each in held if isinstance(each, GraphedSteps))
         places = self.places(cache)
 
         def replay() -> torch.Tensor:
@@ -65,7 +66,9 @@ def test_few_shapes_are_recorded_and_steps_are_as_wide() -> None:
 def test_what_was_recorded_is_thrown_away_where_slots_move() -> None:
     recorder = Recorder()
     rows = [Row((1, 2, 3), 300)]
-    assert tokens(SlotEngine(tiny("gpt-oss"), NEVER, 1, recorder=lambda: recorder), rows) == tokens(GenerateEngine(tiny("gpt-oss"), NEVER), rows)
+    assert tokens(SlotEngine(tiny("gpt-oss"), NEVER, 1, recorder=lambda: recorder), rows) == tokens(
+        GenerateEngine(tiny("gpt-oss"), NEVER), rows
+    )
     assert recorder.recorded == 2  # below 256 columns, and above
 
 
@@ -78,3 +81,26 @@ def test_slots_grow_once_for_a_width() -> None:
     assert cache.reserve(64)
     assert not cache.reserve(64)
     assert [cache.layers[layer][0].shape[2] for layer in (0, 1)] == [65, 9]
+
+
+def test_rows_that_sample_draw_alike_whether_steps_come_one_by_one_or_several_on_end() -> None:
+    rows = [Row((1, 2, 3), 5 + number, 2.0 * (number % 3), number) for number in range(11)]
+    alone = tokens(SlotEngine(tiny("llama"), NEVER, 4), rows)
+    assert tokens(SlotEngine(tiny("llama"), NEVER, 4, recorder=Recorder), rows) == alone
+
+
+def test_a_row_that_stops_within_steps_on_end_keeps_nothing_behind_its_stop() -> None:
+    (free,) = SlotEngine(tiny("llama"), NEVER, 1).generate([Row((1, 2, 3), 12)])
+    for place in range(12):
+        stop = frozenset({free.tokens[place]})
+        end = free.tokens.index(free.tokens[place]) + 1
+        (done,) = SlotEngine(tiny("llama"), stop, 1, recorder=Recorder).generate([Row((1, 2, 3), 12)])
+        assert (done.tokens, done.stop_reason) == (free.tokens[:end], "stop")
+
+
+def test_no_step_is_run_beyond_a_rows_limit() -> None:
+    recorder = Recorder()
+    with forwards(tiny("llama")) as seen:
+        tokens(SlotEngine(tiny("llama"), NEVER, 1, recorder=lambda: recorder), [Row((1, 2, 3), 2 + 2 * STEPS)])
+    assert (recorder.recorded, recorder.replayed) == (1, 1 + 2 * STEPS)
+    assert len(seen) == 1 + 1 + recorder.replayed  # the prompt, and the run that recording takes

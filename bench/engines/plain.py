@@ -17,7 +17,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria,
 from bench.engines.base import Generation, Row
 from bench.engines.limits import NO_MEMORY, NO_NUMBERS, LocalEngine, failed, is_out_of_memory, plan
 from bench.engines.padding import PAD, left_padded
-from bench.engines.sampling import NOT_A_NUMBER, let_only, next_tokens
+from bench.engines.sampling import NOT_A_NUMBER, Draws, let_only, next_tokens
 
 
 class GenerateEngine(LocalEngine):
@@ -89,7 +89,7 @@ class _Hook(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         number = input_ids.shape[1] - self.width
-        tokens = next_tokens(scores, self.rows, [number] * len(self.rows))
+        tokens = next_tokens(scores, Draws.of(self.rows, [number] * len(self.rows), scores.device))
         self.unsound_at = torch.where((tokens == NOT_A_NUMBER) & (self.unsound_at < 0), number, self.unsound_at)
         self.stepped_s.append(time.perf_counter())
         if not self.draws:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,19 +21,44 @@ def let_only(tokens: Tensor, scores: Tensor) -> Tensor:
     return torch.full_like(scores, float("-inf")).scatter_(1, tokens[:, None], 0.0)
 
 
-def next_tokens(logits: Tensor, rows: Sequence[Row], numbers: Sequence[int]) -> Tensor:
-    """The likeliest token of each row, or the one it draws, (rows,); `numbers` are how many tokens each row has already.
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """What the rows of a batch that sample draw their next tokens by; made beforehand, so that no step waits for the host."""
+
+    places: Tensor
+    """Of these rows in the batch, (sampled,)."""
+    temperatures: Tensor
+    """(sampled, 1)."""
+    levels: Tensor
+    """Uniform in [0, 1), (sampled, steps)."""
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], numbers: Sequence[int], device: Any, steps: int = 1) -> Draws | None:
+        """For the next `steps` tokens of each row, of which it has `numbers` already; None where every row is greedy."""
+        sampled = [place for place, row in enumerate(rows) if row.temperature > 0]
+        if not sampled:
+            return None
+        levels = [
+            [random.Random(f"{rows[place].seed}/{number}").random() for number in range(numbers[place], numbers[place] + steps)]
+            for place in sampled
+        ]
+        temperatures = [[rows[place].temperature] for place in sampled]
+        return cls(
+            torch.tensor(sampled, device=device),
+            torch.tensor(temperatures, dtype=torch.float64, device=device),
+            torch.tensor(levels, dtype=torch.float64, device=device),
+        )
+
+
+def next_tokens(logits: Tensor, draws: Draws | None, step: int = 0) -> Tensor:
+    """The likeliest token of each row, or the one it draws, (rows,); `step` counts the steps that `draws` was made for.
 
     logits: (rows, vocabulary). NOT_A_NUMBER where the model gave a row none to choose by. Waits for no device.
     """
     tokens = logits.argmax(-1)
     is_sound = logits.gather(-1, tokens[:, None])[:, 0].isfinite()  # NaN counts as the largest
-    sampled = [place for place, row in enumerate(rows) if row.temperature > 0]
-    if sampled:
-        places = torch.tensor(sampled, device=logits.device)
-        heat = torch.tensor([rows[place].temperature for place in sampled], dtype=torch.float64, device=logits.device)
-        mass = torch.softmax(logits[places].double() / heat[:, None], -1).cumsum(-1)
-        draws = [random.Random(f"{rows[place].seed}/{numbers[place]}").random() for place in sampled]
-        level = torch.tensor(draws, dtype=torch.float64, device=logits.device)[:, None] * mass[:, -1:]
-        tokens[places] = torch.searchsorted(mass, level, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+    if draws is not None:
+        mass = torch.softmax(logits[draws.places].double() / draws.temperatures, -1).cumsum(-1)
+        level = draws.levels[:, step : step + 1] * mass[:, -1:]
+        tokens[draws.places] = torch.searchsorted(mass, level, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
     return tokens.where(is_sound, NOT_A_NUMBER)

@@ -17,7 +17,7 @@ from torch import Tensor
 from bench.engines.base import Generation, Row
 from bench.engines.graphs import GraphedSteps, Recorder
 from bench.engines.limits import NO_MEMORY, NO_NUMBERS, LocalEngine, failed, is_out_of_memory, plan
-from bench.engines.sampling import NOT_A_NUMBER, next_tokens
+from bench.engines.sampling import NOT_A_NUMBER, Draws, next_tokens
 from bench.engines.slot_cache import SlotCache
 from bench.engines.slot_functions import slot_functions
 from bench.records import StopReason
@@ -40,6 +40,7 @@ class _Live:
     entered_s: float
     ttft_s: float = 0.0
     tokens: list[int] = field(default_factory=list)
+    ended: StopReason | None = None
 
     @property
     def newest(self) -> int:
@@ -59,6 +60,8 @@ class SlotEngine(LocalEngine):
         self.prefill_tokens = prefill_tokens
         self.recorder = recorder
         """How decode steps are recorded, to be replayed; None runs each as it comes."""
+        if recorder is not None:
+            self.name = "graphed slots"
 
     @torch.inference_mode()
     def generate(self, rows: Sequence[Row]) -> Iterator[Generation]:
@@ -96,13 +99,13 @@ class SlotEngine(LocalEngine):
             while queue or live:
                 if self._should_refill(len(queue), len(live)):
                     new = self._take(queue, rows, limits, self.slots - len(live))
-                    logits = self._forward(cache, len(live), new, [list(entry.row.prompt) for entry in new])
+                    made = self._step(cache, len(live), new, [list(entry.row.prompt) for entry in new])
                     live += new
+                elif graphed is None:
+                    new, made = live, self._step(cache, 0, live, [entry.tokens[-1:] for entry in live])
                 else:
-                    new = live
-                    logits = self._decode(cache, new, graphed)
-                tokens = next_tokens(logits, [entry.row for entry in new], [len(entry.tokens) for entry in new])
-                self._append(new, tokens.tolist())
+                    new, made = live, self._replay(graphed, live)
+                self._append(new, made)
                 yield from self._release(cache, live)
 
     def _should_refill(self, waiting: int, live: int) -> bool:
@@ -122,9 +125,17 @@ class SlotEngine(LocalEngine):
             taken.append(_Live(queue.pop(), rows[index], limits[index], now))
         return taken
 
+    def _step(self, cache: SlotCache, first: int, entries: list[_Live], inputs: list[list[int]]) -> list[list[int]]:
+        """The next token of each entry: 1 x rows."""
+        started = time.perf_counter()
+        logits = self._forward(cache, first, entries, inputs)
+        draws = Draws.of([entry.row for entry in entries], [len(entry.tokens) for entry in entries], logits.device)
+        tokens: list[int] = next_tokens(logits, draws).tolist()
+        self.model_s += time.perf_counter() - started
+        return [tokens]
+
     def _forward(self, cache: SlotCache, first: int, entries: list[_Live], inputs: list[list[int]]) -> Tensor:
         """Logits of the next token, (rows, vocabulary)."""
-        started = time.perf_counter()
         width = max(map(len, inputs))
         device = self.model.device
         ids = torch.tensor([[0] * (width - len(tokens)) + tokens for tokens in inputs], device=device)
@@ -138,23 +149,26 @@ class SlotEngine(LocalEngine):
         expected = self.model.config.get_text_config().num_hidden_layers
         if len(cache.layers) != expected:
             raise SlotsUnsupportedError(f"{len(cache.layers)} of {expected} layers reached the slots")
-        self.model_s += time.perf_counter() - started
         return logits
 
-    def _decode(self, cache: SlotCache, entries: list[_Live], graphed: GraphedSteps | None) -> Tensor:
-        if graphed is None:
-            return self._forward(cache, 0, entries, [entry.tokens[-1:] for entry in entries])
+    def _replay(self, graphed: GraphedSteps, entries: list[_Live]) -> list[list[int]]:
+        """The next tokens of each entry, none beyond its limit: steps x rows."""
         started = time.perf_counter()
-        logits = graphed([entry.tokens[-1] for entry in entries], [entry.newest for entry in entries])
+        most = min(entry.limit - len(entry.tokens) for entry in entries)
+        made = graphed([entry.row for entry in entries], [entry.tokens for entry in entries], most)
         self.model_s += time.perf_counter() - started
-        return logits
+        return made
 
-    def _append(self, entries: list[_Live], tokens: list[int]) -> None:
+    def _append(self, entries: list[_Live], steps: list[list[int]]) -> None:
         now = time.perf_counter()
-        for entry, token in zip(entries, tokens, strict=True):
+        for entry, tokens in zip(entries, zip(*steps, strict=True), strict=True):
             if not entry.tokens:
                 entry.ttft_s = now - entry.entered_s
-            entry.tokens.append(token)
+            for token in tokens:
+                entry.tokens.append(token)
+                entry.ended = self._stop_reason(entry)
+                if entry.ended is not None:
+                    break
 
     def _release(self, cache: SlotCache, live: list[_Live]) -> Iterator[Generation]:
         """Yield the rows that ended and close the holes they leave."""
@@ -162,18 +176,17 @@ class SlotEngine(LocalEngine):
         ended, is_poisoned = [], False
         for slot in reversed(range(len(live))):
             entry = live[slot]
-            reason = self._stop_reason(entry)
-            if reason is None:
+            if entry.ended is None:
                 continue
             moved = live.pop()
             if slot < len(live):
                 live[slot] = moved
                 cache.move(len(live), slot)
-            if reason == "error":
+            if entry.ended == "error":
                 is_poisoned = True
                 ended.append(failed(entry.index, f"{NO_NUMBERS} at token {len(entry.tokens)}", tuple(entry.tokens[:-1])))
             else:
-                ended.append(Generation(entry.index, tuple(entry.tokens), reason, now - entry.entered_s, entry.ttft_s))
+                ended.append(Generation(entry.index, tuple(entry.tokens), entry.ended, now - entry.entered_s, entry.ttft_s))
         if is_poisoned:
             cache.clear(len(live))
         yield from ended

@@ -2,12 +2,12 @@
 
   engine_speed.py bf16                       gpt-oss-20b's full shape, random weights, built on the device
   engine_speed.py FOLDER                     a 4-bit model as Unsloth loads it, such as `effortbench fabricate --format bnb-4bit` writes
-  engine_speed.py FOLDER --own-attention     the same with Unsloth's flex attention off (UNSLOTH_ENABLE_FLEX_ATTENTION=0): does the
-                                             model's own attention then reach the slots?
+  engine_speed.py FOLDER --flex-attention    the same with the attention that Unsloth puts in place, which the slots do not see
 
-Engines: slots-N and graphs-N (slots whose decode steps are CUDA graphs), batches-N (what stands in where slots cannot be used), given-N
-(left-padded batches in the order of the rows, as one writes generate by hand). Rows are of three efforts; how many tokens each takes is
-forced and told to no engine beforehand. An engine that fails tells so and the next one runs.
+Engines, each with `:ROWS` behind it where they are not `--rows`: slots-N and graphs-N (slots whose decode steps are CUDA graphs), batches-N
+(what stands in where slots cannot be used), given-N (left-padded batches in the order of the rows, as one writes generate by hand). Rows
+are of three efforts; how many tokens each takes is forced and told to no engine beforehand. An engine that fails tells so and the next one
+runs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 EFFORTS = ((48, 12), (160, 60), (320, 150))
-"""Limit of an answer and mean of what it takes."""
+"""Limit of an answer and mean of what it takes; `--shorter N` divides both."""
+MOST_ROWS = 1024
 DEFAULT = ["slots-32", "slots-64", "graphs-32", "graphs-64", "batches-32", "batches-64", "given-32", "given-64"]
 
 
@@ -36,8 +37,8 @@ def load(asked: argparse.Namespace) -> Any:
         from bench.fabricate import fabricate_in_memory
 
         return fabricate_in_memory(asked.shape)
-    if asked.own_attention:
-        os.environ["UNSLOTH_ENABLE_FLEX_ATTENTION"] = "0"
+    if asked.flex_attention:
+        os.environ["UNSLOTH_ENABLE_FLEX_ATTENTION"] = "1"
     import unsloth  # noqa: F401  # patches transformers on import, so it must come first in this process
 
     from bench.experiment import Model
@@ -46,14 +47,14 @@ def load(asked: argparse.Namespace) -> Any:
     return load_unmerged(Path(asked.model), Model(id=asked.model, load_in_4bit=True, dtype="bfloat16"), None)
 
 
-def make_rows(count: int, vocabulary: int) -> tuple[list[Any], list[int]]:
+def make_rows(count: int, vocabulary: int, shorter: int) -> tuple[list[Any], list[int]]:
     """Rows limited by their effort, in no order, and how many tokens each will take."""
     from bench.engines import Row
 
     draw = random.Random(5)
     rows, lengths = [], []
     for _ in range(count):
-        limit, mean = draw.choice(EFFORTS)
+        limit, mean = (each // shorter for each in draw.choice(EFFORTS))
         rows.append(Row(tuple(draw.choices(range(vocabulary), k=draw.randint(60, 120))), limit))
         lengths.append(min(limit, 4 + int(draw.expovariate(1 / mean))))
     return rows, lengths
@@ -89,12 +90,14 @@ def make_engine(name: str, model: Any, lengths: Sequence[int] | None) -> Any:
     return {"slots": Slots, "batches": Batches, "given": Given}[kind](model, never, int(width))
 
 
-def measure(name: str, model: Any, rows: list[Any], lengths: list[int], asked: argparse.Namespace) -> dict[str, Any]:
+def measure(asked_name: str, model: Any, rows: list[Any], lengths: list[int], asked: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from bench.engines.canary import answer, differ
 
+    name, _, count = asked_name.partition(":")
     few = [dataclasses.replace(row, max_new_tokens=asked.canary_tokens) for row in rows[: asked.canary_rows]]
+    rows, lengths = rows[: int(count or asked.rows)], lengths[: int(count or asked.rows)]
     started = time.perf_counter()
     told = answer(make_engine(name, model, None), few)  # the first calls compile
     first_s = time.perf_counter() - started
@@ -115,6 +118,7 @@ def measure(name: str, model: Any, rows: list[Any], lengths: list[int], asked: a
     limit = int(name.rpartition("-")[2]) * asked.bandwidth * 1e9 / weights
     return {
         "engine": name,
+        "rows": len(rows),
         "first_s": round(first_s, 1),
         "tokens": sum(lengths),
         "tokens_per_s": [round(sum(lengths) / each, 1) for each in seconds],
@@ -130,9 +134,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--shape", default="gpt-oss-20b")
-    parser.add_argument("--own-attention", action="store_true")
+    parser.add_argument("--flex-attention", action="store_true")
     parser.add_argument("--engines", nargs="+", default=DEFAULT)
     parser.add_argument("--rows", type=int, default=96)
+    parser.add_argument("--shorter", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--canary-rows", type=int, default=16)
     parser.add_argument("--canary-tokens", type=int, default=32)
@@ -146,13 +151,18 @@ def main() -> None:
     from bench.engines.padding import moved_by_batching
     from bench.engines.plain import GenerateEngine
 
-    rows, lengths = make_rows(asked.rows, model.config.get_text_config().vocab_size)
+    rows, lengths = make_rows(MOST_ROWS, model.config.get_text_config().vocab_size, asked.shorter)
     few = [dataclasses.replace(row, max_new_tokens=asked.canary_tokens) for row in rows[: asked.canary_rows]]
     loaded_s = time.perf_counter()
     asked.reference = answer(GenerateEngine(model, frozenset({10**6})), few)
     batch_1_s = time.perf_counter() - loaded_s
     device, versions = torch.cuda.get_device_name(), {"torch": torch.__version__, "transformers": transformers.__version__}
-    print(json.dumps({"device": device, **versions, "model": asked.model, "batch_1_s": batch_1_s, "moved_by_batching": moved_by_batching(model)}), flush=True)
+    print(
+        json.dumps(
+            {"device": device, **versions, "model": asked.model, "batch_1_s": batch_1_s, "moved_by_batching": moved_by_batching(model)}
+        ),
+        flush=True,
+    )
     for name in asked.engines:
         try:
             print(json.dumps(measure(name, model, rows, lengths, asked)), flush=True)

@@ -1,10 +1,10 @@
 """Train in several processes whose compilation overlaps while their timed steps do not.
 
-A first step compiles for minutes and leaves the GPU idle. So all processes of a plan are started at once, each is stopped (SIGSTOP) after
-its first loss, and then one after the other goes on to its end alone. Times of first steps, device-wide memory and energy mean nothing
-here; median step times and a process's own peaks do.
+A first step compiles for minutes and leaves the GPU idle. So several processes are started at once, as many as the card holds, each is
+stopped (SIGSTOP) after its first loss, and then one after the other goes on to its end alone. Times of first steps, device-wide memory and
+energy mean nothing here; median step times and a process's own peaks do.
 
-  one_at_a_time.py PLAN --nf4 DIR [--bf16 DIR] [--mxfp4 DIR] --rows FILE --long-rows FILE --out FOLDER
+  one_at_a_time.py PLAN ... [--at-once N] --nf4 DIR [--bf16 DIR] [--mxfp4 DIR] --rows FILE --long-rows FILE --out FOLDER
 """
 
 import argparse
@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -88,27 +89,27 @@ def bare(asked: argparse.Namespace, name: str) -> Training:
     )
 
 
-def plan(asked: argparse.Namespace) -> list[Training]:
+def plan(asked: argparse.Namespace, name: str) -> list[Training]:
     def rank(number: int, targets: str) -> str:
         return f"finetune.ranks=[{number}] finetune.targets={targets}"
 
     both, attention, bf16 = "attention+experts", "attention", "model.load_in_4bit=false"
-    if asked.plan == "pair":
-        alternated = [[harness(asked, f"harness{turn}", asked.nf4), bare(asked, f"bare{turn}")] for turn in (1, 2, 3)]
-        return [*sum(alternated, []), harness(asked, "nf4-r32", asked.nf4, "r32-s25", rank(32, both))]
-    if asked.plan == "matrix":
+    if name == "pair":
+        return sum([[harness(asked, f"harness{turn}", asked.nf4), bare(asked, f"bare{turn}")] for turn in (1, 2, 3)], [])
+    if name == "matrix":
         return [
             *(harness(asked, f"nf4-attention-r{number}", asked.nf4, f"r{number}-s25", rank(number, attention)) for number in (8, 32, 128)),
+            harness(asked, "nf4-r32", asked.nf4, "r32-s25", rank(32, both)),
             harness(asked, "nf4-4096", asked.nf4, sets="finetune.max_length=4096", rows=asked.long_rows),
             harness(asked, "mxfp4", asked.mxfp4),
             bare(asked, "bare"),
             harness(asked, "nf4-r128", asked.nf4, "r128-s25", rank(128, both)),
         ]
     plain = "finetune.gradient_checkpointing=true"
-    if asked.plan == "checkpointing":
-        ways = {"unsloth": "", "plain": plain, "off": "finetune.gradient_checkpointing=false"}
-        return [harness(asked, f"nf4-{name}", asked.nf4, sets=sets) for name, sets in ways.items()]
-    if asked.plan == "bf16":
+    if name == "checkpointing":
+        ways = {"plain": plain, "off": "finetune.gradient_checkpointing=false"}  # `unsloth` is the pair's
+        return [harness(asked, f"nf4-{way}", asked.nf4, sets=sets) for way, sets in ways.items()]
+    if name == "bf16":
         return [
             harness(asked, "bf16-unsloth", asked.bf16, sets=f"{bf16} {plain}"),
             harness(asked, "bf16-trl", asked.bf16, sets=f"{bf16} {plain} finetune.method=trl"),
@@ -122,19 +123,26 @@ def plan(asked: argparse.Namespace) -> list[Training]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("plan", choices=["pair", "matrix", "checkpointing", "bf16", "bf16-off"])
+    parser.add_argument("plan", nargs="+", choices=["pair", "matrix", "checkpointing", "bf16", "bf16-off"])
+    parser.add_argument("--at-once", type=int, default=8)
     for name in ("nf4", "bf16", "mxfp4", "rows", "long-rows", "out"):
         parser.add_argument(f"--{name}", type=Path)
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    trainings = plan(asked)
+    trainings = sum((plan(asked, name) for name in asked.plan), [])
 
     def tell(training: Training, what: str) -> None:
         print(f"{time.monotonic() - began:6.1f} s  {training.name} {what}", flush=True)
 
+    for first in range(0, len(trainings), asked.at_once):
+        run(trainings[first : first + asked.at_once], asked.out, tell)
+
+
+def run(trainings: list[Training], out: Path, tell: Callable[[Training, str], None]) -> None:
+    """All to their first loss, then one after the other to its end."""
     for training in trainings:
-        training.start(asked.out)
+        training.start(out)
     while any(training.state == "running" for training in trainings):
         for training in trainings:
             if training.state == "running" and training.has_loss():
