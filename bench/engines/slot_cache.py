@@ -22,8 +22,8 @@ class Layout:
     """Columns in use, the sink not counted."""
     where: Tensor
     """Decode: column of each row's new token, (rows, 1, 1, 1). Prefill: input index that ends up in each column, (rows, 1, columns, 1)."""
-    mask: Tensor
-    """Additive, (rows, 1, 1, queries, keys + 1), the sink first."""
+    mask: Tensor | None
+    """Additive, (rows, 1, 1, queries, columns + 1), the sink first; None where every query sees every column."""
 
 
 class SlotCache:
@@ -34,13 +34,13 @@ class SlotCache:
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
         self._windows: dict[int, int | None] = {}
 
-    def begin(self, first: int, last: Tensor, queries: int, width: int) -> None:
+    def begin(self, first: int, last: Tensor, queries: int, width: int, shortest: int = 0) -> None:
         """Announce a forward over slots [first, first + rows).
 
         `last` is the newest position of each row, (rows,); inputs are left-padded to `queries` tokens a row; no position is `width` or
-        beyond. The host says so, that it need not wait for the device.
+        beyond, and every row has at least `shortest`. The host says so, that it need not wait for the device.
         """
-        self.first, self.last, self.queries, self.width = first, last, queries, width
+        self.first, self.last, self.queries, self.width, self.shortest = first, last, queries, width, shortest
         self._layouts: dict[int | None, Layout] = {}
 
     def move(self, source: int, target: int) -> None:
@@ -62,7 +62,7 @@ class SlotCache:
             self._reserve(layer, keys, values, min(self._windows[layer] or width, width) + 1)
         return any(self.layers[layer][0] is not keys for layer, (keys, _) in before.items())
 
-    def extend(self, layer: int, keys: Tensor, values: Tensor, window: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    def extend(self, layer: int, keys: Tensor, values: Tensor, window: int | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Store new keys and values, (rows, heads, queries, dim); returns all that the queries may see, and the mask."""
         layout = self._layouts.get(window)
         if layout is None:
@@ -80,9 +80,11 @@ class SlotCache:
         return functional.pad(keys, (0, 0, 1, 0)), functional.pad(values, (0, 0, 1, 0)), layout.mask
 
     def _decode_layout(self, window: int, dtype: torch.dtype) -> Layout:
-        columns = min(window, self.width)
-        visible = torch.arange(columns, device=self.last.device) <= self.last[:, None]
-        return Layout(columns, (1 + self.last % window)[:, None, None, None], _additive(visible[:, None], dtype))
+        columns, where = min(window, self.width), (1 + self.last % window)[:, None, None, None]
+        if self.shortest >= columns:
+            return Layout(columns, where, None)
+        visible = torch.arange(columns + 1, device=self.last.device) <= 1 + self.last[:, None]
+        return Layout(columns, where, _additive(visible[:, None], dtype))
 
     def _prefill_layout(self, window: int, dtype: torch.dtype) -> Layout:
         columns = min(window, self.width)
@@ -93,7 +95,8 @@ class SlotCache:
         behind = at[:, None] - at
         visible = (behind >= 0) & (behind < window) & (at >= padding[..., None])
         visible |= behind == 0  # a padding query must see something, or its output is NaN
-        return Layout(columns, (newest.clamp(min=0) + padding)[:, None, :, None], _additive(visible, dtype))
+        where = (newest.clamp(min=0) + padding)[:, None, :, None]
+        return Layout(columns, where, _additive(functional.pad(visible, (1, 0)), dtype))
 
     def _reserve(self, layer: int, keys: Tensor, values: Tensor, columns: int) -> tuple[Tensor, Tensor]:
         held = self.layers.get(layer)
@@ -107,6 +110,6 @@ class SlotCache:
 
 
 def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where visible and -inf elsewhere, with a hidden sink column in front: a layer that has a sink fills it in."""
-    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, float("-inf"))
-    return functional.pad(mask, (1, 0), value=float("-inf"))[:, None, None]
+    """0 where visible and -inf elsewhere. The sink's column is set by the attention function, whatever stands there."""
+    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return mask.masked_fill_(~visible, float("-inf"))[:, None, None]

@@ -142,7 +142,7 @@ class SlotEngine(LocalEngine):
         newest = [entry.newest for entry in entries]
         last = torch.tensor(newest, device=device)
         positions = last[:, None] if width == 1 else (last[:, None] + torch.arange(1 - width, 1, device=device)).clamp(min=0)
-        cache.begin(first, last, width, max(newest) + 1)
+        cache.begin(first, last, width, max(newest) + 1, min(newest) + 1)
         logits: Tensor = self.model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=1, slot_cache=cache).logits[
             :, -1
         ]
