@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import decimal
 import re
-import sys
 import unicodedata
 from functools import cache
 
@@ -90,22 +89,24 @@ _ALNUM = re.compile(r"[^\W_]")
 _LETTER_RUN = re.compile(r"[^\W\d_]+")
 
 
-@cache
-def _translation() -> dict[int, str | None]:
-    """Every decimal digit of Unicode -> ASCII, full-width signs -> ASCII, invisible characters -> nothing."""
-    table: dict[int, str | None] = dict.fromkeys(map(ord, _INVISIBLE))
-    for code in range(128, sys.maxunicode + 1):
-        if unicodedata.category(chr(code)) == "Nd":
-            table[code] = str(unicodedata.decimal(chr(code)))
-    # U+0130 is the one character that grows in lower case, which would shift every position behind it.
-    table |= dict(zip(map(ord, "．％＋／＝（）［］｛｝＃＊＄İ"), ".%+/=()[]{}#*$I", strict=True))
-    return table
+class _Translation(dict[int, str | None]):
+    """Every decimal digit of Unicode -> ASCII, full-width signs -> ASCII, invisible characters -> nothing; looked up as they come."""
+
+    def __missing__(self, code: int) -> str:
+        letter = chr(code)
+        self[code] = translated = str(unicodedata.decimal(letter)) if code > 127 and unicodedata.category(letter) == "Nd" else letter
+        return translated
+
+
+# U+0130 is the one character that grows in lower case, which would shift every position behind it.
+_TRANSLATION = _Translation(dict.fromkeys(map(ord, _INVISIBLE)))
+_TRANSLATION |= dict(zip(map(ord, "．％＋／＝（）［］｛｝＃＊＄İ"), ".%+/=()[]{}#*$I", strict=True))
 
 
 def _normalize(text: str) -> str:
     text = text[-_LONGEST:]
     if not text.isascii():
-        text = text.translate(_translation())
+        text = text.translate(_TRANSLATION)
     if "\\" in text or "{,}" in text:
         text = _LATEX.sub(lambda found: found[1] or ("," if found[0] == "{,}" else ""), text.replace("\\$", "$").replace("\\%", "%"))
         text = _FRACTION.sub(r"\1/\2", _MIXED_FRACTION.sub(r"\1 \\frac", text))
