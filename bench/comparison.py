@@ -369,7 +369,7 @@ def _measured(unmeasured: Comparison, pairs: _Pairs) -> Comparison:
     languages = pairs.before["language"].to_numpy(dtype=object)[kept]
     cells = items * len(languages) + pd.factorize(languages)[0]
     worst, best = _bounds(pairs) if metric == "accuracy" else (None, None)
-    gained, lost = _discordant(before[kept], after[kept]) if metric == "accuracy" and pairs.samples_per_item == 1 else (None, None)
+    gained, lost = _discordant(before[kept], after[kept], metric) if is_share and pairs.samples_per_item == 1 else (None, None)
     split = _variance_split(after[kept] - before[kept], items, pairs.samples_per_item) if kept.all() else None
     measured = replace(
         unmeasured,
@@ -482,11 +482,12 @@ def _filled(side: pd.DataFrame, value: float) -> Array:
     return np.where(side["outcome"].isin(UNSCORED).to_numpy(dtype=bool), value, _floats(side["score"]))
 
 
-def _discordant(before: Array, after: Array) -> tuple[int, int] | tuple[None, None]:
-    """Pairs gained and lost; None where scores are not all 0 or 1."""
+def _discordant(before: Array, after: Array, metric: str) -> tuple[int, int] | tuple[None, None]:
+    """Pairs that got better and that got worse; None where values are not all 0 or 1."""
     if not np.isin(np.concatenate([before, after]), (0.0, 1.0)).all():
         return None, None
-    return int((after > before).sum()), int((after < before).sum())
+    rose, fell = int((after > before).sum()), int((after < before).sum())
+    return (rose, fell) if more_is_better(metric) else (fell, rose)
 
 
 def _item_means(values: Array, items: NDArray[np.intp]) -> Array:

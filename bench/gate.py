@@ -45,9 +45,9 @@ TOLERANCE = 1e-9
 def judge(comparison: Comparison, gate: Gate, looks: int = 1) -> Verdict:
     """What a non-inferiority or superiority gate says of the comparison: pass, fail, inconclusive or invalid, with reasons in words.
 
-    A pass is capped at inconclusive where it would not stand if the unscored answers were wrong after and right before, and, for one
-    answer a problem near the ceiling, where Tango's score interval would not pass. A fail is not softened by unscored answers: both
-    arms had the same token limit, so not finishing is a loss too. `looks` is how many the experiment permits.
+    A pass is capped at inconclusive where it would not stand if the unscored answers were wrong after and right before, and, with one
+    answer a problem, where Tango's score interval would not pass. A fail is not softened by unscored answers: both arms had the same
+    token limit, so not finishing is a loss too. `looks` is how many the experiment permits.
     """
     refusals = comparison.invalid_because or refuse(comparison, gate)
     if refusals or comparison.ci is None:
@@ -60,7 +60,7 @@ def judge(comparison: Comparison, gate: Gate, looks: int = 1) -> Verdict:
         return verdict_of(comparison, gate, "inconclusive", flags=flags, reasons=(_unscored(comparison, gate),))
     score = _score_gain(comparison, gate)
     if name == "pass" and score is not None and read(score, gate) != "pass":
-        return verdict_of(comparison, gate, "inconclusive", flags=flags, reasons=(_lopsided(score, comparison, gate),))
+        return verdict_of(comparison, gate, "inconclusive", flags=flags, reasons=(_lopsided(comparison, gate),))
     reasons = (_finding(name, comparison, gate, looks), *_remarks(name, flags, comparison, gate))
     return verdict_of(comparison, gate, name, flags=flags, reasons=reasons)
 
@@ -114,14 +114,28 @@ def _worst_gain(comparison: Comparison, gate: Gate) -> Interval:
 
 
 def _score_gain(comparison: Comparison, gate: Gate) -> Interval | None:
-    """Tango's interval of one answer a problem near the ceiling, where the t interval passes too easily; None elsewhere."""
-    gained, lost = comparison.gained, comparison.lost
-    is_single = comparison.rows == comparison.clusters and gained is not None and lost is not None
-    if not is_single or gate.relative or not is_near_ceiling(comparison, gate) or comparison.before is None:
+    """Tango's interval of the gain, moved as `_worst_gain` by a relative margin; None but for one answer a problem.
+
+    Where few pairs differ and most of them are losses, the t interval is too narrow: of 250 problems in one language of which each is
+    lost with the margin's chance and none is gained, it passes 12 % (by enumeration), and both intervals together 0.6 %. Where no pair
+    differs, the interval of what so many problems could have missed is exact already.
+    """
+    table = _table_of_pairs(comparison)
+    if gate.type != "non_inferiority" or table is None or comparison.before is None:
         return None
-    both = round(comparison.before * comparison.clusters) - (lost or 0)
-    neither = comparison.clusters - both - (gained or 0) - (lost or 0)
-    return stats.tango_paired(both, gained or 0, lost or 0, neither)
+    low, high = stats.tango_paired(*table)
+    shift = gate.margin * comparison.before if gate.relative else 0.0
+    return Interval(low + shift, high + shift)
+
+
+def _table_of_pairs(comparison: Comparison) -> tuple[int, int, int, int] | None:
+    """Problems good in both arms, gained, lost and good in neither; None unless each has one answer and some differ."""
+    gained, lost = comparison.gained, comparison.lost
+    if comparison.rows != comparison.clusters or comparison.before is None or not gained and not lost or gained is None or lost is None:
+        return None
+    good = comparison.before if TRAITS[comparison.metric].more_is_better else 1 - comparison.before
+    both = round(good * comparison.clusters) - lost
+    return both, gained, lost, comparison.clusters - both - gained - lost
 
 
 def required_clusters(gate: Gate) -> int:
@@ -495,13 +509,26 @@ def _remarks(name: VerdictName, flags: tuple[str, ...], comparison: Comparison, 
     return tuple(remarks)
 
 
-def _lopsided(score: Interval, comparison: Comparison, gate: Gate) -> str:
-    low, high = (_number(limit, gate) for limit in score)
+def _lopsided(comparison: Comparison, gate: Gate) -> str:
+    table = _table_of_pairs(comparison)
+    assert table is not None, "only a score interval is lopsided"
+    low, high = (_number(limit, gate) for limit in _gain(stats.tango_paired(*table), gate))
+    more = _more_problems_by_score(table, gate, comparison.before or 0.0)
     return (
-        f"cannot rule out a loss of {amount(gate.margin, gate)} in {gate.metric} this near the ceiling: the score interval of "
-        f"{comparison.lost} problems lost and {comparison.gained} gained is {low} to {high}, wider than "
-        f"{_estimate(comparison.delta, comparison.ci, gate)}; {_advice(comparison, gate)}"
+        f"cannot rule out a {'loss' if TRAITS[gate.metric].more_is_better else 'rise'} of {amount(gate.margin, gate)} in {gate.metric} "
+        f"where so few problems changed: the score interval of {comparison.lost} lost and {comparison.gained} gained is {low} to {high}, "
+        f"wider than {_estimate(comparison.delta, comparison.ci, gate)}; "
+        + (f"needs about {more} more problems" if more else "more problems are unlikely to turn it into a pass")
     )
+
+
+def _more_problems_by_score(table: tuple[int, int, int, int], gate: Gate, before: float) -> int | None:
+    """Problems that the score interval lacks for a pass if the same shares change, rounded up to two digits; None beyond ten times."""
+    threshold = -gate.margin * (before if gate.relative else 1.0)
+    for tenths in range(11, 101):
+        if stats.tango_paired(*(round(count * tenths / 10) for count in table)).low > threshold:
+            return _round_up(round(sum(table) * (tenths - 10) / 10))
+    return None
 
 
 def _unscored(comparison: Comparison, gate: Gate) -> str:

@@ -314,8 +314,9 @@ class Comparison(Record):
     """Delta if every unscored answer (truncated, malformed, no_answer) of `after` were wrong and of `before` right; accuracy only."""
     best: float | None = None
     gained: int | None = None
-    """Pairs wrong before and right after; accuracy with one sample an item only."""
+    """Pairs that got better, from wrong to right in accuracy; shares with one sample an item only."""
     lost: int | None = None
+    """Pairs that got worse."""
     invalid_because: tuple[str, ...] = ()
     """Why no comparison was made; empty where one was."""
     worst_ci: tuple[float, float] | None = None

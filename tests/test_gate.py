@@ -35,6 +35,7 @@ ACCURACY = Gate(name="accuracy", metric="accuracy", effort="high", margin=0.02)
 SUPERIORITY = Gate(name="helps", metric="accuracy", effort="high", type="superiority", margin=0.0)
 FIDELITY = Gate(name="reasons-in-language", metric="reasoning_language_fidelity", effort="high", type="superiority", margin=0.5)
 TOKENS = Gate(name="tokens", metric="output_tokens", effort="high", margin=10)
+HIGH = {"suite": "stories", "split": "gate", "effort": "high", "metric": "accuracy"}
 
 
 def comparison_of(delta, se, clusters=250, confidence=0.95, before=0.8, gate=ACCURACY, **others):
@@ -411,21 +412,66 @@ def test_equal_problems_have_width_under_a_relative_margin_too():
     assert stats.unseen_share(250) > 0.01
 
 
-# One answer a problem near the ceiling
+# One answer a problem
+
+
+def one_language(right_before, lost, gained=0, clusters=250):
+    """Samples of base and r8: the first problems are right before, the first of these are lost and the last of the others gained."""
+    before = np.zeros((clusters, 1))
+    before[:right_before] = 1
+    after = before.copy()
+    after[:lost] = 0
+    after[clusters - gained :] = 1
+    return samples_of(before), samples_of(after, arm="r8")
 
 
 def test_near_the_ceiling_the_score_interval_must_pass_too():
     """Tango's interval at 248 of 250 before, three lost: the t interval ends at -2.6 points, the score interval at -3.4."""
-    before = np.ones((250, 1))
-    before[:2] = 0
-    after = before.copy()
-    after[10:13] = 0
-    gate = ACCURACY.model_copy(update={"margin": 0.03})
-    result = judged(samples_of(before), samples_of(after, arm="r8"), gate)
+    pair, gate = one_language(248, lost=3), ACCURACY.model_copy(update={"margin": 0.03})
+    result = judged(*pair, gate)
     assert result.ci[0] > -0.03 > stats.tango_paired(245, 0, 3, 2).low
     assert result.verdict == "inconclusive"
-    assert "the score interval of 3 problems lost and 0 gained is \u2212" in result.reasons[0]
-    assert judged(samples_of(before), samples_of(after, arm="r8"), gate.model_copy(update={"margin": 0.04})).verdict == "pass"
+    assert "the score interval of 3 lost and 0 gained is \u22123.47 to " in result.reasons[0]
+    assert judged(*pair, gate.model_copy(update={"margin": 0.04})).verdict == "pass"
+
+
+def test_a_few_problems_lost_in_one_language_do_not_pass_far_from_the_ceiling_either():
+    """Two lost of 250 and none gained: the t interval ends at -1.91 points, and a true loss of 2 points often looks like this."""
+    result = judged(*one_language(212, lost=2), ACCURACY)
+    assert result.ci[0] == pytest.approx(-0.0191, abs=5e-5)
+    assert (result.verdict, result.evidence["lost"], result.evidence["gained"]) == ("inconclusive", 2, 0)
+    assert result.reasons[0].startswith("cannot rule out a loss of 2 points in accuracy where so few problems changed")
+
+
+def test_many_problems_that_changed_pass_by_both_intervals():
+    assert judged(*one_language(800, lost=12, gained=12, clusters=1000), ACCURACY).verdict == "pass"
+
+
+def test_the_score_interval_of_a_rate_to_keep_low_is_that_of_its_rise():
+    before, after = one_language(250, lost=2)
+    gate = Gate(name="finishes", metric="truncation", effort="high", margin=0.02)
+    before, after = before.assign(outcome="wrong"), after.assign(outcome=np.where(after["score"] == 0, "truncated", "wrong"))
+    result = judged(before, after, gate)
+    assert (result.verdict, result.evidence["lost"], result.evidence["gained"]) == ("inconclusive", 2, 0)
+    assert "cannot rule out a rise of 2 points in truncation" in result.reasons[0]
+    assert stats.tango_paired(248, 0, 2, 0) == pytest.approx((-0.0287, 0.0073), abs=5e-5)
+    assert "2 lost and 0 gained is \u22120.73 to +2.87, wider than difference +0.80 points" in result.reasons[0]
+
+
+def test_a_relative_margin_is_held_against_the_score_interval_too():
+    gate = ACCURACY.model_copy(update={"relative": True, "margin": 0.025})
+    few = judged(*one_language(212, lost=2), gate)
+    assert relative_difference(compare(*one_language(212, lost=2), **HIGH), 0.975).interval.low > 0
+    assert (few.verdict, "where so few problems changed" in few.reasons[0]) == ("inconclusive", True)
+    assert judged(*one_language(212, lost=2), gate.model_copy(update={"margin": 0.04})).verdict == "pass"
+
+
+def test_the_problems_that_the_score_interval_lacks_are_named():
+    """As many as would pass if the same shares changed: 530 with four lost."""
+    result = judged(*one_language(212, lost=2), ACCURACY)
+    assert result.reasons[0].endswith("; needs about 280 more problems")
+    assert stats.tango_paired(445, 0, 4, 81).low > -0.02
+    assert judged(*one_language(449, lost=4, clusters=530), ACCURACY).verdict == "pass"
 
 
 # Planned power

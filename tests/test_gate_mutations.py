@@ -109,6 +109,10 @@ MUTATIONS = [
         "test_gate.py::test_near_the_ceiling_the_score_interval_must_pass_too",
     ),
     Mutation(
+        "trust the t interval of a few losses", "gate", "or not gained and not lost or gained", "or comparison.before < CEILING or gained",
+        "test_gate.py::test_a_few_problems_lost_in_one_language_do_not_pass_far_from_the_ceiling_either",
+    ),
+    Mutation(
         "forget the planned power", "gate", "if power is not None and power < gate.min_planned_power and", "if power is None and False and",
         "test_gate.py::test_an_underpowered_design_is_invalid_unless_it_is_allowed",
     ),

@@ -14,15 +14,17 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from scipy import optimize, special
+from scipy import stats as stats_of
 from test_comparison import samples_of
 
 from bench import stats
 from bench.comparison import compare, paired_estimate
 from bench.experiment import Gate
-from bench.gate import judge
+from bench.gate import judge, read
 from bench.judging import is_to_be_extended
 from bench.language_guard import judge_languages
 from bench.records import Comparison, Look
+from bench.stats import Interval
 
 PROBLEMS, REPLICATES, MARGIN = 250, 4000, 0.02
 TWO_LOOKS = 12_000
@@ -159,6 +161,32 @@ def rates(name, true_difference):
     return Counter({key: count / REPLICATES for key, count in counts.items()})
 
 
+@cache
+def single_answers(problems, margin, gained_share):
+    """Chance that a gate passes, exactly: one language, one answer a problem, 85 % right before, a true loss of the margin.
+
+    Each problem is lost with chance margin + `gained_share` and gained with `gained_share`. The second number is that of the t
+    interval alone. By enumeration of all tables, through the verdict.
+    """
+    most = min(problems // 8, round(4 * problems * (margin + gained_share)) + 12)
+    gate, right = GATE.model_copy(update={"margin": margin}), round(0.85 * problems)
+    passed = passed_by_t = 0.0
+    for lost in range(most):
+        for gained in range(most):
+            chance = stats_of.binom.pmf(lost, problems, margin + gained_share)
+            chance *= stats_of.binom.pmf(gained, problems - lost, gained_share / (1 - margin - gained_share))
+            before = np.repeat([1.0, 1.0, 0.0, 0.0], [right - lost, lost, gained, problems - right - gained])
+            after = np.repeat([1.0, 0.0, 1.0, 0.0], [right - lost, lost, gained, problems - right - gained])
+            if chance < 1e-9:
+                continue
+            comparison = dataclasses.replace(
+                comparison_of(before, after), gained=gained, lost=lost, clusters=problems, rows=problems, samples_per_item=1
+            )
+            passed += chance * (judge(comparison, gate).verdict == "pass")
+            passed_by_t += chance * (read(Interval(*comparison.ci), gate) == "pass")
+    return passed, passed_by_t
+
+
 def naive_gates(before, after, true_difference):
     """Passes of gates that look only at the estimate, take rows as independent, ignore pairing, or look for significance."""
     rows = (after - before).reshape(len(before), -1).astype(float)
@@ -259,6 +287,16 @@ def test_the_language_guard_rarely_stops_an_unchanged_arm_and_single_tests_often
     found = rates_of_the_language_guard()
     assert upper(found["guard"], GUARDED) <= 0.05
     assert lower(found["uncorrected"], GUARDED) > 0.35
+
+
+@pytest.mark.parametrize("gained_share", [0.0, 0.01, 0.03])
+@pytest.mark.parametrize(("problems", "margin"), [(183, 0.02), (250, 0.02), (100, 0.05), (250, 0.05)])
+def test_a_loss_of_the_margin_in_single_answers_rarely_passes_however_lopsided(problems, margin, gained_share):
+    assert single_answers(problems, margin, gained_share)[0] <= 0.025
+
+
+def test_the_t_interval_alone_would_pass_one_in_eight_lopsided_losses():
+    assert single_answers(250, 0.02, 0.0)[1] > 0.12
 
 
 def test_planned_power_is_the_measured_power():
