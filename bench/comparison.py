@@ -73,6 +73,8 @@ class PairedEstimate(NamedTuple):
     before: MeanEstimate
     after: MeanEstimate
     difference: MeanEstimate
+    swing: float
+    """Of the difference, as in `stats.swing`."""
 
 
 class _Pairs(NamedTuple):
@@ -218,6 +220,7 @@ def paired_estimate(before: Array, after: Array, *, is_share: bool) -> PairedEst
         _within_range(stats.mean_interval(before), is_share),
         _within_range(stats.mean_interval(after), is_share),
         _with_width(stats.mean_interval(after - before), is_share),
+        stats.swing(after - before),
     )
 
 
@@ -369,7 +372,7 @@ def _measured(unmeasured: Comparison, pairs: _Pairs) -> Comparison:
     languages = pairs.before["language"].to_numpy(dtype=object)[kept]
     cells = items * len(languages) + pd.factorize(languages)[0]
     worst, best = _bounds(pairs) if metric == "accuracy" else (None, None)
-    gained, lost = _discordant(before[kept], after[kept], metric) if is_share and pairs.samples_per_item == 1 else (None, None)
+    gained, lost = _discordant(before[kept], after[kept]) if metric == "accuracy" and pairs.samples_per_item == 1 else (None, None)
     split = _variance_split(after[kept] - before[kept], items, pairs.samples_per_item) if kept.all() else None
     measured = replace(
         unmeasured,
@@ -393,6 +396,7 @@ def _measured(unmeasured: Comparison, pairs: _Pairs) -> Comparison:
         excluded=_missing(pairs, metric, kept),
         before_se=estimate.before.se,
         after_se=estimate.after.se,
+        swing=estimate.swing if is_share else None,
         within=split.within if split else None,
         between=split.between if split else None,
         design_effect=_design_effect(_group_means(after[kept] - before[kept], cells), estimate.difference),
@@ -482,12 +486,11 @@ def _filled(side: pd.DataFrame, value: float) -> Array:
     return np.where(side["outcome"].isin(UNSCORED).to_numpy(dtype=bool), value, _floats(side["score"]))
 
 
-def _discordant(before: Array, after: Array, metric: str) -> tuple[int, int] | tuple[None, None]:
-    """Pairs that got better and that got worse; None where values are not all 0 or 1."""
+def _discordant(before: Array, after: Array) -> tuple[int, int] | tuple[None, None]:
+    """Pairs gained and lost; None where scores are not all 0 or 1."""
     if not np.isin(np.concatenate([before, after]), (0.0, 1.0)).all():
         return None, None
-    rose, fell = int((after > before).sum()), int((after < before).sum())
-    return (rose, fell) if more_is_better(metric) else (fell, rose)
+    return int((after > before).sum()), int((after < before).sum())
 
 
 def _item_means(values: Array, items: NDArray[np.intp]) -> Array:

@@ -45,8 +45,8 @@ TOLERANCE = 1e-9
 def judge(comparison: Comparison, gate: Gate, looks: int = 1) -> Verdict:
     """What a non-inferiority or superiority gate says of the comparison: pass, fail, inconclusive or invalid, with reasons in words.
 
-    A pass is capped at inconclusive where it would not stand if the unscored answers were wrong after and right before, and, with one
-    answer a problem, where Tango's score interval would not pass. A fail is not softened by unscored answers: both arms had the same
+    A pass is capped at inconclusive where it would not stand if the unscored answers were wrong after and right before, and, in a
+    non-inferiority gate, where the score interval would not pass. A fail is not softened by unscored answers: both arms had the same
     token limit, so not finishing is a loss too. `looks` is how many the experiment permits.
     """
     refusals = comparison.invalid_because or refuse(comparison, gate)
@@ -56,11 +56,11 @@ def judge(comparison: Comparison, gate: Gate, looks: int = 1) -> Verdict:
     name = read(gain, gate)
     if gate.fail_on == "any_regression" and "regression_detected" in flags and name != "fail":
         return verdict_of(comparison, gate, "fail", flags=flags, reasons=(_any_loss(comparison, gate, looks),))
-    if name == "pass" and comparison.worst_ci is not None and read(_worst_gain(comparison, gate), gate) != "pass":
+    if name == "pass" and comparison.worst_ci is not None and read(_moved(comparison.worst_ci, comparison, gate), gate) != "pass":
         return verdict_of(comparison, gate, "inconclusive", flags=flags, reasons=(_unscored(comparison, gate),))
-    score = _score_gain(comparison, gate)
-    if name == "pass" and score is not None and read(score, gate) != "pass":
-        return verdict_of(comparison, gate, "inconclusive", flags=flags, reasons=(_lopsided(comparison, gate),))
+    score = score_interval(comparison) if name == "pass" and gate.type == "non_inferiority" else None
+    if score is not None and read(_moved(score, comparison, gate), gate) != "pass":
+        return verdict_of(comparison, gate, "inconclusive", flags=flags, reasons=(_lopsided(score, comparison, gate),))
     reasons = (_finding(name, comparison, gate, looks), *_remarks(name, flags, comparison, gate))
     return verdict_of(comparison, gate, name, flags=flags, reasons=reasons)
 
@@ -104,38 +104,25 @@ def relative_difference(comparison: Comparison, share: float) -> stats.MeanEstim
     return stats.MeanEstimate(mean, math.sqrt(max(0.0, variance)), Interval(mean - half, mean + half), comparison.clusters)
 
 
-def _worst_gain(comparison: Comparison, gate: Gate) -> Interval:
-    """As `_tested_gain`, unscored answers wrong after and right before. With a relative margin a little too low: before counts as seen."""
-    assert comparison.worst_ci is not None
-    if not gate.relative:
-        return _gain(comparison.worst_ci, gate)
-    shift = (1 - kept(gate)) * (comparison.before or 0.0)
-    return Interval(comparison.worst_ci[0] + shift, comparison.worst_ci[1] + shift)
-
-
-def _score_gain(comparison: Comparison, gate: Gate) -> Interval | None:
-    """Tango's interval of the gain, moved as `_worst_gain` by a relative margin; None but for one answer a problem.
-
-    Where few pairs differ and most of them are losses, the t interval is too narrow: of 250 problems in one language of which each is
-    lost with the margin's chance and none is gained, it passes 12 % (by enumeration), and both intervals together 0.6 %. Where no pair
-    differs, the interval of what so many problems could have missed is exact already.
-    """
-    table = _table_of_pairs(comparison)
-    if gate.type != "non_inferiority" or table is None or comparison.before is None:
-        return None
-    low, high = stats.tango_paired(*table)
-    shift = gate.margin * comparison.before if gate.relative else 0.0
+def _moved(interval: tuple[float, float], comparison: Comparison, gate: Gate) -> Interval:
+    """The interval of a difference as `_tested_gain`. With a relative margin a little too low: before counts as seen."""
+    low, high = _gain(interval, gate)
+    shift = (gate.margin if gate.type == "non_inferiority" else -gate.margin) * (comparison.before or 0.0) if gate.relative else 0.0
     return Interval(low + shift, high + shift)
 
 
-def _table_of_pairs(comparison: Comparison) -> tuple[int, int, int, int] | None:
-    """Problems good in both arms, gained, lost and good in neither; None unless each has one answer and some differ."""
-    gained, lost = comparison.gained, comparison.lost
-    if comparison.rows != comparison.clusters or comparison.before is None or not gained and not lost or gained is None or lost is None:
+def score_interval(comparison: Comparison, clusters: int | None = None) -> Interval | None:
+    """`stats.score_interval` of the difference of a share; None elsewhere, and where no problem changed.
+
+    The t interval alone passes a loss of the margin in 12 % of runs on 250 problems that are lost with that chance, in all languages,
+    and never gained. Where no problem changed, the interval of what so many could have missed is exact already. `clusters`: as it
+    would be if so many problems changed in the same way.
+    """
+    mean, se, asked = comparison.delta, comparison.se, comparison.clusters
+    if not comparison.swing or mean is None or se is None or asked < 2:
         return None
-    good = comparison.before if TRAITS[comparison.metric].more_is_better else 1 - comparison.before
-    both = round(good * comparison.clusters) - lost
-    return both, gained, lost, comparison.clusters - both - gained - lost
+    clusters = clusters or asked
+    return stats.score_interval(mean, se * math.sqrt((asked - 1) / (clusters - 1)), clusters, comparison.swing)
 
 
 def required_clusters(gate: Gate) -> int:
@@ -331,6 +318,7 @@ def evidence(comparison: Comparison, gate: Gate) -> dict[str, Any]:
         "before_ci": comparison.before_ci,
         "after_ci": comparison.after_ci,
         "excluded": comparison.excluded,
+        "score_ci": score_interval(comparison) if gate.type == "non_inferiority" else None,
         "worst": comparison.worst,
         "best": comparison.best,
         "gained": comparison.gained,
@@ -509,25 +497,24 @@ def _remarks(name: VerdictName, flags: tuple[str, ...], comparison: Comparison, 
     return tuple(remarks)
 
 
-def _lopsided(comparison: Comparison, gate: Gate) -> str:
-    table = _table_of_pairs(comparison)
-    assert table is not None, "only a score interval is lopsided"
-    low, high = (_number(limit, gate) for limit in _gain(stats.tango_paired(*table), gate))
-    more = _more_problems_by_score(table, gate, comparison.before or 0.0)
+def _lopsided(score: Interval, comparison: Comparison, gate: Gate) -> str:
+    low, high = (_number(limit, gate) for limit in score)
+    loss = "loss" if TRAITS[gate.metric].more_is_better else "rise"
+    changed = f" of {comparison.lost} lost and {comparison.gained} gained" if comparison.lost is not None else ""
+    more = _more_problems_by_score(comparison, gate)
     return (
-        f"cannot rule out a {'loss' if TRAITS[gate.metric].more_is_better else 'rise'} of {amount(gate.margin, gate)} in {gate.metric} "
-        f"where so few problems changed: the score interval of {comparison.lost} lost and {comparison.gained} gained is {low} to {high}, "
-        f"wider than {_estimate(comparison.delta, comparison.ci, gate)}; "
+        f"cannot rule out a {loss} of {amount(gate.margin, gate)} in {gate.metric} where so few problems change: the score interval"
+        f"{changed} is {low} to {high}, wider than {_estimate(comparison.delta, comparison.ci, gate)}; "
         + (f"needs about {more} more problems" if more else "more problems are unlikely to turn it into a pass")
     )
 
 
-def _more_problems_by_score(table: tuple[int, int, int, int], gate: Gate, before: float) -> int | None:
-    """Problems that the score interval lacks for a pass if the same shares change, rounded up to two digits; None beyond ten times."""
-    threshold = -gate.margin * (before if gate.relative else 1.0)
-    for tenths in range(11, 101):
-        if stats.tango_paired(*(round(count * tenths / 10) for count in table)).low > threshold:
-            return _round_up(round(sum(table) * (tenths - 10) / 10))
+def _more_problems_by_score(comparison: Comparison, gate: Gate) -> int | None:
+    """Problems that the score interval lacks for a pass if others change likewise, rounded up to two digits; None beyond ten times."""
+    for clusters in (math.ceil(comparison.clusters * tenths / 10) for tenths in range(11, 101)):
+        score = score_interval(comparison, clusters)
+        if score is not None and read(_moved(score, comparison, gate), gate) == "pass":
+            return _round_up(clusters - comparison.clusters)
     return None
 
 

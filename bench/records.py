@@ -314,9 +314,8 @@ class Comparison(Record):
     """Delta if every unscored answer (truncated, malformed, no_answer) of `after` were wrong and of `before` right; accuracy only."""
     best: float | None = None
     gained: int | None = None
-    """Pairs that got better, from wrong to right in accuracy; shares with one sample an item only."""
+    """Pairs wrong before and right after; accuracy with one sample an item only."""
     lost: int | None = None
-    """Pairs that got worse."""
     invalid_because: tuple[str, ...] = ()
     """Why no comparison was made; empty where one was."""
     worst_ci: tuple[float, float] | None = None
@@ -327,6 +326,8 @@ class Comparison(Record):
     count such an answer as wrong or right."""
     before_se: float | None = None
     after_se: float | None = None
+    swing: float | None = None
+    """Typical size of a problem's change, as in `stats.swing`; 0 where none changed. Shares only."""
     within: float | None = None
     """Variance of a problem's difference from one sample to the next: more samples buy it down. None with one sample an item, or where
     samples are missing."""

@@ -105,12 +105,24 @@ MUTATIONS = [
         "test_gate.py::test_the_relative_interval_is_the_t_interval_of_after_minus_share_of_before",
     ),
     Mutation(
-        "forget the score interval", "gate", 'if name == "pass" and score is not None and', "if score is None and False and",
+        "forget the score interval", "gate", 'read(_moved(score, comparison, gate), gate) != "pass"', "False",
         "test_gate.py::test_near_the_ceiling_the_score_interval_must_pass_too",
     ),
     Mutation(
-        "trust the t interval of a few losses", "gate", "or not gained and not lost or gained", "or comparison.before < CEILING or gained",
-        "test_gate.py::test_a_few_problems_lost_in_one_language_do_not_pass_far_from_the_ceiling_either",
+        "trust the t interval of a few losses", "comparison", "swing=estimate.swing if is_share else None", "swing=None",
+        "test_gate.py::test_a_few_problems_lost_do_not_pass_far_from_the_ceiling_either",
+    ),
+    Mutation(
+        "forget what truncated answers hide", "gate", 'read(_moved(comparison.worst_ci, comparison, gate), gate) != "pass"', "False",
+        "test_gate.py::test_a_pass_that_depends_on_unscored_items_is_inconclusive",
+    ),
+    Mutation(
+        "move a relative gain the wrong way", "gate", "else -gate.margin) * (comparison", "else gate.margin) * (comparison",
+        "test_gate.py::test_a_relative_gain_that_depends_on_unscored_items_is_inconclusive",
+    ),
+    Mutation(
+        "let an adapter be judged on what chose it", "runner", "_check_selected_elsewhere(suites, adapter, experiment.confirm)", "pass",
+        "test_judging.py::test_an_adapter_that_was_chosen_on_the_same_problems_under_another_suites_name",
     ),
     Mutation(
         "forget the planned power", "gate", "if power is not None and power < gate.min_planned_power and", "if power is None and False and",
