@@ -29,7 +29,7 @@ from bench.stats import Interval
 PROBLEMS, REPLICATES, MARGIN = 250, 4000, 0.02
 TWO_LOOKS = 12_000
 """Replicates where the rate is so near 5 % that 4,000 could not tell."""
-GUARDED = 2000
+GUARDED, SELECTED = 2000, 2000
 PROBLEM_SD, CELL_SD = 1.8, 1.0
 MULTILINGUAL = (0.93, 0.91, 0.90, 0.90, 0.89, 0.88, 0.86, 0.85, 0.82, 0.78, 0.75)
 GATE = Gate(name="accuracy", metric="accuracy", effort="high", margin=MARGIN)
@@ -160,6 +160,39 @@ def rates(name, true_difference):
             counts[judge(comparison, GATE).verdict] += 1
             counts["covered"] += comparison.ci[0] <= true_difference <= comparison.ci[1]
     return Counter({key: count / REPLICATES for key, count in counts.items()})
+
+
+def answer_with_nine_arms(replicates, rng):
+    """Problem means of base, shape (replicates, problems), and of nine arms that lose the margin, (9, replicates, problems)."""
+    regime = REGIMES["moderate K=1"]
+    mu_before, mu_after = language_means(regime, -MARGIN)
+    shape = (replicates, PROBLEMS, len(regime.accuracies))
+
+    def normal(problem_sd, cell_sd):
+        return problem_sd * rng.standard_normal((*shape[:2], 1)) + cell_sd * rng.standard_normal(shape)
+
+    def means(logits):
+        return (rng.random(shape) < special.expit(logits)).mean(axis=2)
+
+    base = normal(PROBLEM_SD, CELL_SD)
+    return means(mu_before + base), np.array([means(mu_after + base + normal(regime.shift_sd, regime.noise_sd)) for _ in range(9)])
+
+
+@cache
+def rates_of_the_best_of_nine(chunk=100):
+    """How often the best of nine arms passes, all of which lose the margin: on the answers that chose it, and on others.
+
+    All are compared with the same answers of base, as in a run. `gained`: how much better the best one looks than it is.
+    """
+    counts, rng = Counter(), np.random.default_rng(43)
+    for _ in range(SELECTED // chunk):
+        (same_base, same_arms), (fresh_base, fresh_arms) = (answer_with_nine_arms(chunk, rng) for _ in range(2))
+        for number, best in enumerate(same_arms.mean(axis=2).argmax(axis=0)):
+            same = comparison_of(same_base[number], same_arms[best, number])
+            counts["same"] += judge(same, GATE).verdict == "pass"
+            counts["fresh"] += judge(comparison_of(fresh_base[number], fresh_arms[best, number]), GATE).verdict == "pass"
+            counts["gained"] += same.delta + MARGIN
+    return Counter({key: count / SELECTED for key, count in counts.items()})
 
 
 @cache
@@ -295,6 +328,12 @@ def test_the_language_guard_rarely_stops_an_unchanged_arm_and_single_tests_often
     assert lower(found["uncorrected"], GUARDED) > 0.35
 
 
+def test_the_best_of_nine_arms_is_not_judged_on_what_chose_it():
+    found = rates_of_the_best_of_nine()
+    assert lower(found["same"], SELECTED) > 0.1
+    assert upper(found["fresh"], SELECTED) <= 0.05
+
+
 @pytest.mark.parametrize("gained_share", [0.0, 0.01, 0.03])
 @pytest.mark.parametrize(("problems", "margin"), [(183, 0.02), (250, 0.02), (100, 0.05), (250, 0.05)])
 def test_a_loss_of_the_margin_by_whole_problems_rarely_passes_however_lopsided(problems, margin, gained_share):
@@ -364,6 +403,7 @@ if __name__ == "__main__":
         found = rates_of_two_looks(true_difference)
         table(f"two looks at {true_difference:+.2f}", *(float(found[key]) for key in ("pass", "fail", "extended")))
     table("language guard", *rates_of_the_language_guard().values())
+    table("best of nine", *(float(rates_of_the_best_of_nine()[key]) for key in ("same", "fresh", "gained")))
     for problems, margin in ((183, 0.02), (250, 0.02), (100, 0.05), (250, 0.05)):
         for gained_share in (0.0, 0.01, 0.03):
             table(
