@@ -357,7 +357,9 @@ def _power(comparison: Comparison, gate: Gate) -> dict[str, float]:
     se = comparison.se
     if gate.type != "non_inferiority" or gate.relative or not se or not math.isfinite(se) or comparison.clusters < 2:
         return {}
-    return {"power": stats.non_inferiority_power(se, gate.margin, ALPHA), "detectable": stats.z_sum(ALPHA, POWER) * se}
+    sd, swing = se * math.sqrt(comparison.clusters), comparison.swing or 0.0
+    power = stats.score_power(sd, comparison.clusters, swing, gate.margin, ALPHA)
+    return {"power": power, "detectable": stats.z_sum(ALPHA, POWER) * se}
 
 
 def planned_power(gate: Gate, clusters: int, before: float | None) -> float | None:

@@ -274,16 +274,21 @@ def tango_paired(both: float, only_first: float, only_second: float, neither: fl
 
     def excess(difference: float) -> float:
         """Squared score minus its critical value; negative inside the interval."""
-        linear = (2 * n - only_first + only_second) * difference - only_first - only_second
-        constant = -only_second * difference * (1 - difference)
-        second_share = (math.sqrt(max(linear**2 - 8 * n * constant, 0)) - linear) / (4 * n)
-        variance = n * (2 * second_share + difference * (1 - difference))
+        variance = _constrained_variance(n, only_first, only_second, difference)
         return float((only_first - only_second - n * difference) ** 2 - z_squared * variance)
 
     step = 1e-9
     low = -1.0 if estimate - step <= -1 else float(scipy.optimize.brentq(excess, -1, estimate - step, xtol=1e-14))
     high = 1.0 if estimate + step >= 1 else float(scipy.optimize.brentq(excess, estimate + step, 1, xtol=1e-14))
     return Interval(low, high)
+
+
+def _constrained_variance(n: float, only_first: float, only_second: float, difference: float) -> float:
+    """Variance of only_first - only_second in n pairs whose true difference is this one, the rest as likely as can be (Tango 1998)."""
+    linear = (2 * n - only_first + only_second) * difference - only_first - only_second
+    constant = -only_second * difference * (1 - difference)
+    second_share = (math.sqrt(max(linear**2 - 8 * n * constant, 0)) - linear) / (4 * n)
+    return n * (2 * second_share + difference * (1 - difference))
 
 
 def swing(differences: ArrayLike) -> float:
@@ -498,6 +503,21 @@ def non_inferiority_power(se: float, margin: float, alpha: float = 0.025) -> flo
     if se < 0 or margin <= 0:
         raise ValueError(f"expected se >= 0 and margin > 0, found {se} and {margin}")
     return 1.0 if se == 0 else float(scipy.special.ndtr(margin / se - scipy.special.ndtri(1 - alpha)))
+
+
+def score_power(sd: float, clusters: int, swing: float, margin: float, alpha: float = 0.025) -> float:
+    """As `non_inferiority_power` of a gate that asks for `score_interval` too, `sd` that of the problems' differences.
+
+    Under the margin more is lost than gained, so the spread that the score test sees is wider than that of an unchanged arm. Within 4
+    percentage points of enumeration, mostly below it, from 5 changed problems on.
+    """
+    se = sd / math.sqrt(clusters)
+    by_t = non_inferiority_power(se, margin, alpha)
+    if se == 0 or swing <= 0 or margin >= swing:
+        return by_t
+    each_way = clusters * (sd / swing) ** 2 / 2
+    null_se = swing * math.sqrt(_constrained_variance(clusters, each_way, each_way, -margin / swing)) / clusters
+    return min(by_t, float(scipy.special.ndtr((margin - float(scipy.special.ndtri(1 - alpha)) * null_se) / se)))
 
 
 def non_inferiority_sample_size(variance: float, margin: float, alpha: float = 0.025, power: float = 0.8) -> int:

@@ -174,6 +174,10 @@ MUTATIONS = [
         "test_judging.py::test_the_first_look_does_not_see_later_samples",
     ),
     Mutation(
+        "leave out what cannot be judged", "judging", 'is_left_out = gate.against == "baseline" and baseline', "is_left_out = baseline",
+        "test_judging.py::test_an_invalid_gate_against_base_is_never_left_out",
+    ),
+    Mutation(
         "take a damaged baseline for none", "judging", "baseline is None and not gate.needs_baseline", "not gate.needs_baseline",
         "test_judging.py::test_a_gate_that_can_do_without_a_baseline_uses_the_one_there_is",
     ),

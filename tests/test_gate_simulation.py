@@ -196,19 +196,20 @@ def rates_of_the_best_of_nine(chunk=100):
 
 
 @cache
-def few_changes(problems, margin, gained_share):
+def few_changes(problems, margin, gained_share, true_loss=None):
     """Chance that a gate passes, exactly: problems change in all their answers or in none, 85 % right before, a true loss of the margin.
 
-    Single answers do, and so do languages that move together. Each problem is lost with chance margin + `gained_share` and gained with
-    `gained_share`. The second number is that of the t interval alone. By enumeration of all tables, through the verdict.
+    Single answers do, and so do languages that move together. Each problem is lost with chance margin + `gained_share` (`true_loss` in
+    place of the margin, where it is given) and gained with `gained_share`. The second number is that of the t interval alone. By enumeration of all tables, through the verdict.
     """
-    most = min(problems // 8, round(4 * problems * (margin + gained_share)) + 12)
+    lost_share = gained_share + (margin if true_loss is None else true_loss)
+    most = min(problems // 8, round(4 * problems * lost_share) + 12)
     gate, right = GATE.model_copy(update={"margin": margin}), round(0.85 * problems)
     passed = passed_by_t = 0.0
     for lost in range(most):
         for gained in range(most):
-            chance = stats_of.binom.pmf(lost, problems, margin + gained_share)
-            chance *= stats_of.binom.pmf(gained, problems - lost, gained_share / (1 - margin - gained_share))
+            chance = stats_of.binom.pmf(lost, problems, lost_share)
+            chance *= stats_of.binom.pmf(gained, problems - lost, gained_share / (1 - lost_share))
             before = np.repeat([1.0, 1.0, 0.0, 0.0], [right - lost, lost, gained, problems - right - gained])
             after = np.repeat([1.0, 0.0, 1.0, 0.0], [right - lost, lost, gained, problems - right - gained])
             if chance < 1e-9:
@@ -342,6 +343,14 @@ def test_a_loss_of_the_margin_by_whole_problems_rarely_passes_however_lopsided(p
 
 def test_the_t_interval_alone_would_pass_one_in_eight_lopsided_losses():
     assert few_changes(250, 0.02, 0.0)[1] > 0.12
+
+
+@pytest.mark.parametrize(("problems", "margin", "gained_share"), [(250, 0.02, 0.01), (250, 0.05, 0.025), (500, 0.03, 0.025)])
+def test_the_power_that_is_planned_knows_the_score_interval(problems, margin, gained_share):
+    by_both, by_t = few_changes(problems, margin, gained_share, true_loss=0.0)
+    planned = stats.score_power(np.sqrt(2 * gained_share), problems, 1.0, margin)
+    assert planned == pytest.approx(by_both, abs=0.04)
+    assert planned < by_t
 
 
 def test_planned_power_is_the_measured_power():

@@ -117,6 +117,13 @@ def test_a_gate_that_can_do_without_a_baseline_uses_the_one_there_is(run: Run) -
         assert judged(run, OWN, lenient, baseline=unusable).exit_code == 4
 
 
+def test_an_invalid_gate_against_base_is_never_left_out(run: Run) -> None:
+    verdict = judged(run, OWN, {**MEDIUM, "after": None, "min_clusters": 251, "needs_baseline": False})
+    assert (names_and_verdicts(verdict), verdict.exit_code) == ({"accuracy": "pass", "medium": "invalid"}, 4)
+    unfinished = judged(run, {**OWN, "needs_baseline": False}, finished=False)
+    assert (unfinished.exit_code, unfinished.gates[0].required) == (4, True)
+
+
 # --- the selection's data
 
 

@@ -489,6 +489,14 @@ def test_translations_of_a_problem_are_worth_less_than_problems(icc, problems):
     assert stats.problems_needed(pairs, 11, icc) == problems
 
 
+def test_the_score_intervals_power_is_the_t_intervals_where_many_problems_change():
+    by_t = stats.non_inferiority_power(0.15 / math.sqrt(1000), 0.013)
+    assert stats.score_power(0.15, 1000, 0.2, 0.013) == pytest.approx(by_t, abs=0.02)
+    assert stats.score_power(0.15, 1000, 0.0, 0.013) == by_t
+    assert stats.score_power(0.0, 1000, 0.2, 0.013) == 1
+    assert stats.score_power(math.sqrt(0.02), 250, 1.0, 0.02) == pytest.approx(0.407, abs=5e-4)  # .61 by the t interval
+
+
 def test_power_at_the_detectable_effect_is_the_asked_power():
     effect = stats.minimum_detectable_effect(0.14, 250, alpha=0.025, power=0.8)
     assert stats.non_inferiority_power(0.14 / math.sqrt(250), effect.normal) == pytest.approx(0.8)
