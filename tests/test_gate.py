@@ -409,6 +409,8 @@ def test_equal_problems_have_width_under_a_relative_margin_too():
     assert judged(ones, ones.assign(arm="r8"), RELATIVE.model_copy(update={"min_clusters": 100})).verdict == "invalid"  # the ceiling
     many = samples_of(np.ones((250, 2)))
     assert judged(many, many.assign(arm="r8"), RELATIVE).verdict == "inconclusive"
+    fidelity = RELATIVE.model_copy(update={"metric": "reasoning_language_fidelity"})  # has no unscored answers that would stop it too
+    assert judged(many, many.assign(arm="r8"), fidelity).reasons[0].startswith("cannot rule out")
     assert stats.unseen_share(250) > 0.01
 
 

@@ -200,7 +200,8 @@ def few_changes(problems, margin, gained_share, true_loss=None):
     """Chance that a gate passes, exactly: problems change in all their answers or in none, 85 % right before, a true loss of the margin.
 
     Single answers do, and so do languages that move together. Each problem is lost with chance margin + `gained_share` (`true_loss` in
-    place of the margin, where it is given) and gained with `gained_share`. The second number is that of the t interval alone. By enumeration of all tables, through the verdict.
+    place of the margin, where it is given) and gained with `gained_share`. The second number is that of the t interval alone. By
+    enumeration of all tables, through the verdict.
     """
     lost_share = gained_share + (margin if true_loss is None else true_loss)
     most = min(problems // 8, round(4 * problems * lost_share) + 12)
