@@ -146,6 +146,14 @@ MUTATIONS = [
         "test_costs.py::test_memory_that_rises_or_was_not_measured_does_not_pass",
     ),
     Mutation(
+        "overlook a pass whose memory was not measured", "costs", "if known and len(known) == len(passes) else", "if known else",
+        "test_costs.py::test_one_measurement_is_that_of_every_pass_over_the_gates_data",
+    ),
+    Mutation(
+        "take the arm's memory for base's", "costs", "if phase.arm == arm and (phase.suite,", "if (phase.suite,",
+        "test_costs.py::test_one_measurement_is_that_of_every_pass_over_the_gates_data",
+    ),
+    Mutation(
         "believe one measurement of memory", "costs", 'if numbers["measured"] < vram.repeats:', "if False:",
         "test_costs.py::test_memory_that_rises_or_was_not_measured_does_not_pass",
     ),
