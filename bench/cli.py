@@ -23,6 +23,7 @@ from bench.redaction import redact
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.table import Table
 
     from bench.experiment import Experiment
     from bench.fabricate import Sizing
@@ -474,6 +475,8 @@ def _gate(folder: Path, baseline: Path | None, waived: list[str], reason: str | 
 
 
 def _print_verdict(verdict: RunVerdict) -> None:
+    if verdict.gates:
+        console.print(_verdict_table(verdict))
     for judged in verdict.gates:
         reason = judged.reasons[0] if judged.reasons else ""
         name = judged.name if judged.required else f"{judged.name} (not required)"
@@ -485,6 +488,23 @@ def _print_verdict(verdict: RunVerdict) -> None:
     waived = ", ".join(judged.name for judged in verdict.gates if judged.waived is not None)
     ending = f" (exit code {verdict.exit_code}, waived: {waived})" if waived else ""
     console.print(f"verdict [{VERDICT_STYLES[verdict.verdict]}]{verdict.verdict.upper()}[/]{ending}", soft_wrap=True)
+
+
+def _verdict_table(verdict: RunVerdict) -> Table:
+    """What each gate saw, a line each; its reason needs a line of its own."""
+    from rich.table import Table
+
+    from bench.report import words
+
+    table = Table("gate", "verdict", "before", "after", "change (95 % interval)", box=None, pad_edge=False)
+    for judged in verdict.gates:
+        change = words.change(judged.metric, judged.delta) if judged.delta is not None else words.MISSING
+        if judged.ci is not None:  # timing blocks and memory have none
+            change += f" ({words.change_interval(judged.metric, judged.ci)})"
+        levels = (words.level(judged.metric, value) if words.known(value) else words.MISSING for value in (judged.before, judged.after))
+        style = VERDICT_STYLES[judged.verdict]
+        table.add_row(_escape(judged.name), f"[{style}]{judged.verdict}[/]", *map(_escape, levels), _escape(change))
+    return table
 
 
 def _report(folder: Path) -> Path:

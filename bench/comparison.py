@@ -73,6 +73,8 @@ class PairedEstimate(NamedTuple):
     before: MeanEstimate
     after: MeanEstimate
     difference: MeanEstimate
+    swing: float
+    """Of the difference, as in `stats.swing`."""
 
 
 class _Pairs(NamedTuple):
@@ -218,6 +220,7 @@ def paired_estimate(before: Array, after: Array, *, is_share: bool) -> PairedEst
         _within_range(stats.mean_interval(before), is_share),
         _within_range(stats.mean_interval(after), is_share),
         _with_width(stats.mean_interval(after - before), is_share),
+        stats.swing(after - before),
     )
 
 
@@ -393,6 +396,7 @@ def _measured(unmeasured: Comparison, pairs: _Pairs) -> Comparison:
         excluded=_missing(pairs, metric, kept),
         before_se=estimate.before.se,
         after_se=estimate.after.se,
+        swing=estimate.swing if is_share else None,
         within=split.within if split else None,
         between=split.between if split else None,
         design_effect=_design_effect(_group_means(after[kept] - before[kept], cells), estimate.difference),

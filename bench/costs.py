@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bench import stats
 from bench.comparison import MAX_ERROR_SHARE
 from bench.experiment import VRAM, Gate, Vram
-from bench.gate import ALPHA, missing, refuse, verdict_of
+from bench.gate import confidence, missing, refuse, verdict_of
 from bench.records import CellId, Comparison, MemoryPass, Phase, Run, TimingBlock, Verdict, VerdictName
 from bench.stats import Interval, Ratio
 
@@ -38,8 +38,8 @@ def read_ratio(interval: Interval, gate: Gate) -> VerdictName:
     return "fail" if interval.low > limit else "inconclusive"
 
 
-def judge_ratio(comparison: Comparison, gate: Gate) -> Verdict:
-    """A ratio over problems: for what a machine's mood does not change, such as tokens."""
+def judge_ratio(comparison: Comparison, gate: Gate, looks: int = 1) -> Verdict:
+    """A ratio over problems: for what a machine's mood does not change, such as tokens. `looks`: how many the experiment permits."""
     refusals = comparison.invalid_because or refuse(comparison, gate)
     if not refusals and comparison.without_ratio > MAX_ERROR_SHARE * (comparison.rows or 1):
         refusals = (
@@ -50,7 +50,7 @@ def judge_ratio(comparison: Comparison, gate: Gate) -> Verdict:
         return verdict_of(comparison, gate, "invalid", reasons=refusals or (f"no ratio of {gate.metric} could be taken",))
     found = Ratio(comparison.ratio, Interval(*comparison.ratio_ci))
     name = read_ratio(found.interval, gate)
-    reasons = [_ratio_words(name, found, gate, f"{comparison.clusters} problems")]
+    reasons = [_ratio_words(name, found, gate, f"{comparison.clusters} problems", looks)]
     if comparison.without_ratio:
         reasons.append(f"{comparison.without_ratio} items x languages have no {gate.metric} above zero and were left out")
     return verdict_of(comparison, gate, name, flags=_flags(found.interval), reasons=tuple(reasons))
@@ -169,10 +169,10 @@ def _flags(interval: Interval) -> tuple[str, ...]:
     return ("improvement_detected",) if interval.high < 1 else ()
 
 
-def _ratio_words(name: VerdictName, found: Ratio, gate: Gate, units: str) -> str:
+def _ratio_words(name: VerdictName, found: Ratio, gate: Gate, units: str, looks: int = 1) -> str:
     limit = f"{100 * gate.margin:.6g} %"
     shown = f"(geometric mean ratio {found.ratio:.3f}, 95 % CI {found.interval.low:.3f} to {found.interval.high:.3f}, {units})"
-    sure = f"at {100 * (1 - ALPHA):g} % one-sided confidence"
+    sure = confidence(looks)
     return {
         "pass": f"a rise of {limit} or more in {gate.metric} is ruled out {sure} {shown}",
         "fail": f"a rise of more than {limit} in {gate.metric} is shown {sure} {shown}",

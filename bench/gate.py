@@ -45,9 +45,9 @@ TOLERANCE = 1e-9
 def judge(comparison: Comparison, gate: Gate, looks: int = 1) -> Verdict:
     """What a non-inferiority or superiority gate says of the comparison: pass, fail, inconclusive or invalid, with reasons in words.
 
-    A pass is capped at inconclusive where it would not stand if the unscored answers were wrong after and right before, and, for one
-    answer a problem near the ceiling, where Tango's score interval would not pass. A fail is not softened by unscored answers: both
-    arms had the same token limit, so not finishing is a loss too. `looks` is how many the experiment permits.
+    A pass is capped at inconclusive where it would not stand if the unscored answers were wrong after and right before, and, in a
+    non-inferiority gate, where the score interval would not pass. A fail is not softened by unscored answers: both arms had the same
+    token limit, so not finishing is a loss too. `looks` is how many the experiment permits.
     """
     refusals = comparison.invalid_because or refuse(comparison, gate)
     if refusals or comparison.ci is None:
@@ -56,10 +56,10 @@ def judge(comparison: Comparison, gate: Gate, looks: int = 1) -> Verdict:
     name = read(gain, gate)
     if gate.fail_on == "any_regression" and "regression_detected" in flags and name != "fail":
         return verdict_of(comparison, gate, "fail", flags=flags, reasons=(_any_loss(comparison, gate, looks),))
-    if name == "pass" and comparison.worst_ci is not None and read(_worst_gain(comparison, gate), gate) != "pass":
+    if name == "pass" and comparison.worst_ci is not None and read(_moved(comparison.worst_ci, comparison, gate), gate) != "pass":
         return verdict_of(comparison, gate, "inconclusive", flags=flags, reasons=(_unscored(comparison, gate),))
-    score = _score_gain(comparison, gate)
-    if name == "pass" and score is not None and read(score, gate) != "pass":
+    score = score_interval(comparison) if name == "pass" and gate.type == "non_inferiority" else None
+    if score is not None and read(_moved(score, comparison, gate), gate) != "pass":
         return verdict_of(comparison, gate, "inconclusive", flags=flags, reasons=(_lopsided(score, comparison, gate),))
     reasons = (_finding(name, comparison, gate, looks), *_remarks(name, flags, comparison, gate))
     return verdict_of(comparison, gate, name, flags=flags, reasons=reasons)
@@ -104,24 +104,25 @@ def relative_difference(comparison: Comparison, share: float) -> stats.MeanEstim
     return stats.MeanEstimate(mean, math.sqrt(max(0.0, variance)), Interval(mean - half, mean + half), comparison.clusters)
 
 
-def _worst_gain(comparison: Comparison, gate: Gate) -> Interval:
-    """As `_tested_gain`, unscored answers wrong after and right before. With a relative margin a little too low: before counts as seen."""
-    assert comparison.worst_ci is not None
-    if not gate.relative:
-        return _gain(comparison.worst_ci, gate)
-    shift = (1 - kept(gate)) * (comparison.before or 0.0)
-    return Interval(comparison.worst_ci[0] + shift, comparison.worst_ci[1] + shift)
+def _moved(interval: tuple[float, float], comparison: Comparison, gate: Gate) -> Interval:
+    """The interval of a difference as `_tested_gain`. With a relative margin a little too low: before counts as seen."""
+    low, high = _gain(interval, gate)
+    shift = (gate.margin if gate.type == "non_inferiority" else -gate.margin) * (comparison.before or 0.0) if gate.relative else 0.0
+    return Interval(low + shift, high + shift)
 
 
-def _score_gain(comparison: Comparison, gate: Gate) -> Interval | None:
-    """Tango's interval of one answer a problem near the ceiling, where the t interval passes too easily; None elsewhere."""
-    gained, lost = comparison.gained, comparison.lost
-    is_single = comparison.rows == comparison.clusters and gained is not None and lost is not None
-    if not is_single or gate.relative or not is_near_ceiling(comparison, gate) or comparison.before is None:
+def score_interval(comparison: Comparison, clusters: int | None = None) -> Interval | None:
+    """`stats.score_interval` of the difference of a share; None elsewhere, and where no problem changed.
+
+    The t interval alone passes a loss of the margin in 12 % of runs on 250 problems that are lost with that chance, in all languages,
+    and never gained. Where no problem changed, the interval of what so many could have missed is exact already. `clusters`: as it
+    would be if so many problems changed in the same way.
+    """
+    mean, se, asked = comparison.delta, comparison.se, comparison.clusters
+    if not comparison.swing or mean is None or se is None or asked < 2:
         return None
-    both = round(comparison.before * comparison.clusters) - (lost or 0)
-    neither = comparison.clusters - both - (gained or 0) - (lost or 0)
-    return stats.tango_paired(both, gained or 0, lost or 0, neither)
+    clusters = clusters or asked
+    return stats.score_interval(mean, se * math.sqrt((asked - 1) / (clusters - 1)), clusters, comparison.swing)
 
 
 def required_clusters(gate: Gate) -> int:
@@ -317,6 +318,7 @@ def evidence(comparison: Comparison, gate: Gate) -> dict[str, Any]:
         "before_ci": comparison.before_ci,
         "after_ci": comparison.after_ci,
         "excluded": comparison.excluded,
+        "score_ci": score_interval(comparison) if gate.type == "non_inferiority" else None,
         "worst": comparison.worst,
         "best": comparison.best,
         "gained": comparison.gained,
@@ -355,7 +357,9 @@ def _power(comparison: Comparison, gate: Gate) -> dict[str, float]:
     se = comparison.se
     if gate.type != "non_inferiority" or gate.relative or not se or not math.isfinite(se) or comparison.clusters < 2:
         return {}
-    return {"power": stats.non_inferiority_power(se, gate.margin, ALPHA), "detectable": stats.z_sum(ALPHA, POWER) * se}
+    sd, swing = se * math.sqrt(comparison.clusters), comparison.swing or 0.0
+    power = stats.score_power(sd, comparison.clusters, swing, gate.margin, ALPHA)
+    return {"power": power, "detectable": stats.z_sum(ALPHA, POWER) * se}
 
 
 def planned_power(gate: Gate, clusters: int, before: float | None) -> float | None:
@@ -497,11 +501,23 @@ def _remarks(name: VerdictName, flags: tuple[str, ...], comparison: Comparison, 
 
 def _lopsided(score: Interval, comparison: Comparison, gate: Gate) -> str:
     low, high = (_number(limit, gate) for limit in score)
+    loss = "loss" if TRAITS[gate.metric].more_is_better else "rise"
+    changed = f" of {comparison.lost} lost and {comparison.gained} gained" if comparison.lost is not None else ""
+    more = _more_problems_by_score(comparison, gate)
     return (
-        f"cannot rule out a loss of {amount(gate.margin, gate)} in {gate.metric} this near the ceiling: the score interval of "
-        f"{comparison.lost} problems lost and {comparison.gained} gained is {low} to {high}, wider than "
-        f"{_estimate(comparison.delta, comparison.ci, gate)}; {_advice(comparison, gate)}"
+        f"cannot rule out a {loss} of {amount(gate.margin, gate)} in {gate.metric} where so few problems change: the score interval"
+        f"{changed} is {low} to {high}, wider than {_estimate(comparison.delta, comparison.ci, gate)}; "
+        + (f"needs about {more} more problems" if more else "more problems are unlikely to turn it into a pass")
     )
+
+
+def _more_problems_by_score(comparison: Comparison, gate: Gate) -> int | None:
+    """Problems that the score interval lacks for a pass if others change likewise, rounded up to two digits; None beyond ten times."""
+    for clusters in (math.ceil(comparison.clusters * tenths / 10) for tenths in range(11, 101)):
+        score = score_interval(comparison, clusters)
+        if score is not None and read(_moved(score, comparison, gate), gate) == "pass":
+            return _round_up(clusters - comparison.clusters)
+    return None
 
 
 def _unscored(comparison: Comparison, gate: Gate) -> str:

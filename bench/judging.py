@@ -94,14 +94,14 @@ def _judge(run: Run, gate: Gate, baseline: Baseline | str | None, invalid: str |
     sides = _sides(run, gate, arm, baseline)
     if gate.metric == "inter_token_s":  # of the probe alone: an answer of the run tells no time between its tokens
         return judge_blocks(arm, run.timing, gate, place, None)
-    comparison = compare(*sides, **where)
+    comparison, looks = compare(*sides, **where), LOOKS if run.experiment.extension else 1
     if gate.type == "language_guard":
-        return judge_languages(comparison, compare_languages(*sides, **where), gate)
+        return judge_languages(comparison, compare_languages(*sides, **where), gate, looks)
     if gate.needs_blocks:
         return judge_blocks(arm, run.timing, gate, place, comparison)
     if gate.type == "max_ratio":
-        return judge_ratio(comparison, gate)
-    return judge(comparison, gate, looks=LOOKS if run.experiment.extension else 1)
+        return judge_ratio(comparison, gate, looks)
+    return judge(comparison, gate, looks)
 
 
 def _sides(run: Run, gate: Gate, arm: str | None, baseline: Baseline | str | None) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -19,10 +19,10 @@ from bench.gate import ALPHA, MINUS, amount, refuse, verdict_of
 from bench.records import Comparison, Verdict
 
 
-def judge_languages(overall: Comparison, languages: Sequence[Comparison], gate: Gate) -> Verdict:
+def judge_languages(overall: Comparison, languages: Sequence[Comparison], gate: Gate, looks: int = 1) -> Verdict:
     """Fail where a language is shown to lose more than the margin, else pass; invalid where a language could not be compared.
 
-    `overall` is the comparison over all languages, whose numbers the verdict carries.
+    `overall` is the comparison over all languages, whose numbers the verdict carries; `looks` is how many the experiment permits.
     """
     refusals = overall.invalid_because or refuse(overall, gate)
     if not refusals and sorted(overall.languages) != sorted(name for each in languages for name in each.languages):
@@ -36,7 +36,7 @@ def judge_languages(overall: Comparison, languages: Sequence[Comparison], gate: 
     fallen = [(each, p) for each, p in zip(languages, adjusted, strict=True) if p < ALPHA]
     lowest, lowest_p = min(zip(languages, adjusted, strict=True), key=lambda pair: (pair[1], _gain(pair[0])))
     margin, loss = amount(gate.margin, gate), "loss" if TRAITS[gate.metric].more_is_better else "rise"
-    corrected = f"(Holm over {len(languages)} languages, one-sided {100 * ALPHA:g} %"
+    corrected = f"(Holm over {len(languages)} languages, one-sided {100 * ALPHA:g} %{' per look' if looks > 1 else ''}"
     if fallen:
         named = ", ".join(f"{each.languages[0]} {_points(_gain(each))} points, p = {p:.2g}" for each, p in fallen)
         reasons = (f"a {loss} of more than {margin} in {gate.metric} is shown in {named} {corrected})",)

@@ -235,14 +235,23 @@ def plan_gate(gate: Gate, items: int, languages: int, spread: Spread) -> GatePla
         needed = None if room <= 0 else least if math.isinf(room) else stats.non_inferiority_sample_size(sd**2, room, power=asked)
         is_weak = effect > room
     else:
-        power, detectable = stats.non_inferiority_power(sd / math.sqrt(items), margin), effect
-        needed = stats.non_inferiority_sample_size(sd**2, margin, power=asked)
+        swing = (spread.pilot.swing if spread.pilot else None) or 0.0
+        power, detectable = stats.score_power(sd, items, swing, margin), effect
+        needed = _problems_for(asked, sd, swing, margin)
         is_weak = power < asked
         if is_weak and spread.pilot is not None:
             samples = samples_needed(replace(spread.pilot, clusters=items), gate, asked)
     needed = None if needed is None else max(needed, least)
     problem = _problem(gate, items, least, power, needed, is_weak)
     return GatePlan(gate, items, languages, spread, power, _as_margin(detectable, gate, spread), needed, samples, problem)
+
+
+def _problems_for(asked: float, sd: float, swing: float, margin: float) -> int:
+    """Problems on which an unchanged arm passes with this power, by both intervals; without a swing by the t interval alone."""
+    needed = stats.non_inferiority_sample_size(sd**2, margin, power=asked)
+    while stats.score_power(sd, needed, swing, margin) < asked - 1e-9:
+        needed = math.ceil(1.01 * needed)
+    return needed
 
 
 def _tested_margin(gate: Gate, spread: Spread) -> float | None:

@@ -326,6 +326,8 @@ class Comparison(Record):
     count such an answer as wrong or right."""
     before_se: float | None = None
     after_se: float | None = None
+    swing: float | None = None
+    """Typical size of a problem's change, as in `stats.swing`; 0 where none changed. Shares only."""
     within: float | None = None
     """Variance of a problem's difference from one sample to the next: more samples buy it down. None with one sample an item, or where
     samples are missing."""

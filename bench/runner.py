@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.card import write_cards
-from bench.catalog import Hub, Suite, TaskSuite, find_asked
+from bench.catalog import Hub, Suite, TaskSuite, find_asked, find_suite, suite_names
 from bench.errors import ModelError, SuiteError, UsageError
 from bench.executors import Failure, LocalExecutor
-from bench.experiment import ADAPTER_WEIGHTS, Arm, Confirm, Experiment, Extension, Select, load_experiment
+from bench.experiment import ADAPTER_WEIGHTS, Adapter, Arm, Confirm, Experiment, Extension, Select, load_experiment
 from bench.jobs import EvaluateJob, Event, Job, PassSpec, ProbeJob, Stop, TrainJob
 from bench.models import check_adapter, find_model, fingerprint, load_tokenizer
 from bench.phases import largest, merge_phases, phase_records
@@ -146,6 +146,8 @@ def preflight(experiment: Experiment) -> Plan:
         _check_apart(suites, experiment.select, experiment.confirm)
     for adapter in experiment.adapters:
         check_adapter(adapter.path)
+        if experiment.gates and experiment.confirm:
+            _check_selected_elsewhere(suites, adapter, experiment.confirm)
     rows = load_rows(experiment.finetune.dataset) if experiment.finetune else []
     if experiment.finetune:
         split_rows(rows, experiment.finetune.held_out_rows)
@@ -157,13 +159,27 @@ def preflight(experiment: Experiment) -> Plan:
 
 def _check_apart(suites: dict[str, Suite], select: Select, confirm: Confirm) -> None:
     """Raise SuiteError where two suites, or two names of a split, lead to the same rows."""
-    chosen_on, judged_on = suites[select.suite], suites[confirm.suite]
-    shares_rows = not chosen_on.origins.isdisjoint(judged_on.origins)
-    if shares_rows and chosen_on.splits[select.split] == judged_on.splits[confirm.split]:
+    if _is_same_data(suites[select.suite], select.split, suites[confirm.suite], confirm.split):
         raise SuiteError(
             f"select ({select.suite}@{select.split}) and confirm ({confirm.suite}@{confirm.split}) are the same problems: "
             "an arm must not be judged on the data that chose it"
         )
+
+
+def _check_selected_elsewhere(suites: dict[str, Suite], adapter: Adapter, confirm: Confirm) -> None:
+    """Raise SuiteError where a finished adapter was chosen on the rows that judge it, under another suite's name."""
+    for place in adapter.selected_on:
+        name, _, split = place.rpartition("@")
+        suite = suites.get(name) or (find_suite(name) if name in suite_names() else None)
+        if suite is not None and split in suite.splits and _is_same_data(suite, split, suites[confirm.suite], confirm.split):
+            raise SuiteError(
+                f"adapter {adapter.name} was selected on {place}, the same problems as {confirm.suite}@{confirm.split}: "
+                "an arm must not be judged on the data that chose it"
+            )
+
+
+def _is_same_data(first: Suite, first_split: str, second: Suite, second_split: str) -> bool:
+    return not first.origins.isdisjoint(second.origins) and first.splits[first_split] == second.splits[second_split]
 
 
 def _check_data(suite: Suite, languages: Sequence[str], experiment: Experiment) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -414,6 +415,16 @@ def test_the_gates_verdict_is_the_exit_code(call: Any, tmp_path: Path, verdict: 
     assert (written["verdict"], written["exit_code"]) == (verdict, EXIT_CODES[verdict])
     assert f"verdict {verdict.upper()}" in answer.out
     assert list(written) == ["schema", "verdict", "exit_code", "gates"]
+
+
+def test_the_console_has_a_table_of_what_each_gate_saw(call: Any, tmp_path: Path) -> None:
+    record_finalists(tmp_path / "run", (0.2, 0.7, 0.98), against="baseline")
+    head, accuracy, fidelity, drift, *_ = (" ".join(line.split()) for line in call("gate", "run").out.splitlines())
+    assert head == "gate verdict before after change (95 % interval)"
+    numbers = r"9\d\.\d\s?% 9\d\.\d\s?% \u2212\d\.\d points \(\u2212\d\.\d to [\u2212+]\d\.\d\)"
+    assert re.fullmatch(f"accuracy pass {numbers}", accuracy), accuracy
+    assert fidelity.startswith("reasons-in-language pass ")
+    assert drift == "drift invalid \u2013 \u2013 \u2013"
 
 
 def test_a_baseline_that_is_no_run_is_a_usage_error_not_a_verdict(call: Any, recorded: Path, tmp_path: Path) -> None:

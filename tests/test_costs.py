@@ -275,6 +275,39 @@ def test_memory_that_rises_or_was_not_measured_does_not_pass(
     assert (judged.verdict, expected in judged.reasons[0]) == (verdict, True), judged.reasons
 
 
+def passes(run: Run, **changes: Any) -> Run:
+    """The run whose own passes are its one measurement: 13,000 MiB each on the gate's data, but for the arm's second one."""
+    one = next(phase for phase in run.phases if phase.split == "gate")
+    level = {"peak_vram_bytes": 13_000 * MIB, "peak_reserved_bytes": 14_000 * MIB}
+    base, arm = (dataclasses.replace(one, arm=name, **level) for name in ("base", "r16-s200"))
+    return dataclasses.replace(run, memory=(), phases=(base, arm, dataclasses.replace(arm, **changes)))
+
+
+@pytest.mark.parametrize(
+    ("second", "verdict", "expected"),
+    [
+        ({}, "pass", "within the allowed rise"),
+        ({"peak_vram_bytes": 13_600 * MIB}, "fail", "peak memory rises by 600 MiB"),
+        ({"peak_vram_bytes": None}, "invalid", "was not measured of every pass"),
+        ({"peak_reserved_bytes": None}, "invalid", "was not measured of every pass"),
+        ({"split": "select", "peak_vram_bytes": 20_000 * MIB}, "pass", "within the allowed rise"),
+        ({"split": "select", "peak_reserved_bytes": 90_000 * MIB}, "fail", "more memory is reserved than the limit"),
+    ],
+)
+def test_one_measurement_is_that_of_every_pass_over_the_gates_data(
+    on_gpu: Run, second: dict[str, Any], verdict: str, expected: str
+) -> None:
+    judged = memory(passes(on_gpu, **second), Vram(repeats=1))
+    assert (judged.verdict, expected in judged.reasons[0]) == (verdict, True), judged.reasons
+
+
+def test_a_card_of_unknown_size_needs_a_limit(on_gpu: Run) -> None:
+    unknown = dataclasses.replace(on_gpu.environment, gpu_memory_bytes=None)
+    judged = memory(on_gpu, environment=unknown)
+    assert (judged.verdict, "name it with vram.limit_mib" in judged.reasons[0]) == ("invalid", True)
+    assert memory(on_gpu, Vram(limit_mib=80_000), environment=unknown).verdict == "pass"
+
+
 def test_the_probes_process_holds_both_arms_and_is_no_measurement_of_either(on_gpu: Run) -> None:
     judged = memory(on_gpu, timing=tuple(blocks_of([1.0] * 6, [1.0] * 6)), memory=())
     assert (judged.verdict, "measured 1 time an arm" in judged.reasons[0]) == ("invalid", True)

@@ -35,6 +35,7 @@ ACCURACY = Gate(name="accuracy", metric="accuracy", effort="high", margin=0.02)
 SUPERIORITY = Gate(name="helps", metric="accuracy", effort="high", type="superiority", margin=0.0)
 FIDELITY = Gate(name="reasons-in-language", metric="reasoning_language_fidelity", effort="high", type="superiority", margin=0.5)
 TOKENS = Gate(name="tokens", metric="output_tokens", effort="high", margin=10)
+HIGH = {"suite": "stories", "split": "gate", "effort": "high", "metric": "accuracy"}
 
 
 def comparison_of(delta, se, clusters=250, confidence=0.95, before=0.8, gate=ACCURACY, **others):
@@ -408,24 +409,105 @@ def test_equal_problems_have_width_under_a_relative_margin_too():
     assert judged(ones, ones.assign(arm="r8"), RELATIVE.model_copy(update={"min_clusters": 100})).verdict == "invalid"  # the ceiling
     many = samples_of(np.ones((250, 2)))
     assert judged(many, many.assign(arm="r8"), RELATIVE).verdict == "inconclusive"
+    fidelity = RELATIVE.model_copy(update={"metric": "reasoning_language_fidelity"})  # has no unscored answers that would stop it too
+    assert judged(many, many.assign(arm="r8"), fidelity).reasons[0].startswith("cannot rule out")
     assert stats.unseen_share(250) > 0.01
 
 
-# One answer a problem near the ceiling
+# Few changes
+
+
+def few_changed(right_before, lost, gained=0, clusters=250, languages=1):
+    """Samples of base and r8: the first problems are right before, the first of these are lost and the last of the others gained."""
+    before = np.zeros((clusters, languages))
+    before[:right_before] = 1
+    after = before.copy()
+    after[:lost] = 0
+    after[clusters - gained :] = 1
+    return samples_of(before), samples_of(after, arm="r8")
 
 
 def test_near_the_ceiling_the_score_interval_must_pass_too():
-    """Tango's interval at 248 of 250 before, three lost: the t interval ends at -2.6 points, the score interval at -3.4."""
-    before = np.ones((250, 1))
-    before[:2] = 0
-    after = before.copy()
-    after[10:13] = 0
-    gate = ACCURACY.model_copy(update={"margin": 0.03})
-    result = judged(samples_of(before), samples_of(after, arm="r8"), gate)
+    """Tango's interval at 248 of 250 before, three lost: the t interval ends at -2.6 points, the score interval at -3.5."""
+    pair, gate = few_changed(248, lost=3), ACCURACY.model_copy(update={"margin": 0.03})
+    result = judged(*pair, gate)
     assert result.ci[0] > -0.03 > stats.tango_paired(245, 0, 3, 2).low
+    assert result.evidence["score_ci"] == pytest.approx(stats.tango_paired(245, 0, 3, 2))
     assert result.verdict == "inconclusive"
-    assert "the score interval of 3 problems lost and 0 gained is \u2212" in result.reasons[0]
-    assert judged(samples_of(before), samples_of(after, arm="r8"), gate.model_copy(update={"margin": 0.04})).verdict == "pass"
+    assert "the score interval of 3 lost and 0 gained is \u22123.47 to " in result.reasons[0]
+    assert judged(*pair, gate.model_copy(update={"margin": 0.04})).verdict == "pass"
+
+
+@pytest.mark.parametrize("languages", [1, 5])
+def test_a_few_problems_lost_do_not_pass_far_from_the_ceiling_either(languages):
+    """Two lost of 250 and none gained: the t interval ends at -1.91 points, and a true loss of 2 points often looks like this."""
+    result = judged(*few_changed(212, lost=2, languages=languages), ACCURACY)
+    assert result.ci[0] == pytest.approx(-0.0191, abs=5e-5)
+    assert (result.verdict, result.flags) == ("inconclusive", ())
+    assert result.reasons[0].startswith("cannot rule out a loss of 2 points in accuracy where so few problems change: the score interval")
+
+
+def test_a_few_problems_that_lose_half_their_languages_do_not_pass_either():
+    before = np.ones((250, 4))
+    before[200:] = 0
+    after = before.copy()
+    after[:4, :2] = 0
+    result = judged(samples_of(before), samples_of(after, arm="r8"), ACCURACY.model_copy(update={"margin": 0.017}))
+    assert result.ci[0] > -0.017 > result.evidence["score_ci"][0] == pytest.approx(stats.tango_paired(246, 0, 4, 0).low / 2)
+    assert result.verdict == "inconclusive"
+
+
+def test_many_problems_that_change_pass_by_both_intervals():
+    result = judged(*few_changed(800, lost=12, gained=12, clusters=1000), ACCURACY)
+    assert result.verdict == "pass"
+    assert result.evidence["score_ci"] == pytest.approx(result.ci, abs=8e-4)
+
+
+def test_no_change_at_all_is_judged_by_what_could_have_been_missed():
+    result = judged(*few_changed(150, lost=0, clusters=183), ACCURACY)
+    assert (result.verdict, "score_ci" in result.evidence) == ("pass", False)
+
+
+def test_a_fail_and_a_superiority_gate_need_no_score_interval():
+    assert judged(*few_changed(212, lost=40), ACCURACY).verdict == "fail"
+    result = judged(*few_changed(200, lost=0, gained=6), SUPERIORITY)
+    assert (result.verdict, "score_ci" in result.evidence) == ("pass", False)
+
+
+def test_the_score_interval_of_a_rate_to_keep_low_is_that_of_its_rise():
+    before, after = few_changed(250, lost=2)
+    gate = Gate(name="finishes", metric="truncation", effort="high", margin=0.02)
+    before, after = before.assign(outcome="wrong"), after.assign(outcome=np.where(after["score"] == 0, "truncated", "wrong"))
+    result = judged(before, after, gate)
+    assert result.verdict == "inconclusive"
+    assert stats.tango_paired(248, 0, 2, 0) == pytest.approx((-0.0287, 0.0073), abs=5e-5)
+    assert "cannot rule out a rise of 2 points in truncation" in result.reasons[0]
+    assert "the score interval is \u22120.73 to +2.87, wider than difference +0.80 points" in result.reasons[0]
+
+
+def test_a_relative_margin_is_held_against_the_score_interval_too():
+    gate = ACCURACY.model_copy(update={"relative": True, "margin": 0.025})
+    few = judged(*few_changed(212, lost=2), gate)
+    assert relative_difference(compare(*few_changed(212, lost=2), **HIGH), 0.975).interval.low > 0
+    assert (few.verdict, "where so few problems change" in few.reasons[0]) == ("inconclusive", True)
+    assert judged(*few_changed(212, lost=2), gate.model_copy(update={"margin": 0.04})).verdict == "pass"
+
+
+def test_a_relative_gain_that_depends_on_unscored_items_is_inconclusive():
+    """The bound is moved down by the gain that is asked, not up by it: at worst a gain of 5 points, where 16 are asked."""
+    gate = SUPERIORITY.model_copy(update={"relative": True, "margin": 0.2})
+    comparison = comparison_of(0.19, 0.005, before=0.8, before_se=0.01, after_se=0.01)
+    assert judge(comparison, gate).verdict == "pass"
+    assert judge(with_unscored(comparison, worst=0.05, best=0.2), gate).verdict == "inconclusive"
+
+
+def test_the_problems_that_the_score_interval_lacks_are_named():
+    """As many as would pass if others changed likewise."""
+    result = judged(*few_changed(212, lost=2), ACCURACY)
+    assert result.reasons[0].endswith("; needs about 280 more problems")
+    too_few, enough = (stats.tango_paired(0.992 * clusters, 0, 0.008 * clusters, 0).low for clusters in (500, 530))
+    assert too_few < -0.02 < enough
+    assert judged(*few_changed(450, lost=4, clusters=530), ACCURACY).verdict == "pass"
 
 
 # Planned power

@@ -105,8 +105,24 @@ MUTATIONS = [
         "test_gate.py::test_the_relative_interval_is_the_t_interval_of_after_minus_share_of_before",
     ),
     Mutation(
-        "forget the score interval", "gate", 'if name == "pass" and score is not None and', "if score is None and False and",
+        "forget the score interval", "gate", 'read(_moved(score, comparison, gate), gate) != "pass"', "False",
         "test_gate.py::test_near_the_ceiling_the_score_interval_must_pass_too",
+    ),
+    Mutation(
+        "trust the t interval of a few losses", "comparison", "swing=estimate.swing if is_share else None", "swing=None",
+        "test_gate.py::test_a_few_problems_lost_do_not_pass_far_from_the_ceiling_either",
+    ),
+    Mutation(
+        "forget what truncated answers hide", "gate", 'read(_moved(comparison.worst_ci, comparison, gate), gate) != "pass"', "False",
+        "test_gate.py::test_a_pass_that_depends_on_unscored_items_is_inconclusive",
+    ),
+    Mutation(
+        "move a relative gain the wrong way", "gate", "else -gate.margin) * (comparison", "else gate.margin) * (comparison",
+        "test_gate.py::test_a_relative_gain_that_depends_on_unscored_items_is_inconclusive",
+    ),
+    Mutation(
+        "let an adapter be judged on what chose it", "runner", "_check_selected_elsewhere(suites, adapter, experiment.confirm)", "pass",
+        "test_judging.py::test_an_adapter_that_was_chosen_on_the_same_problems_under_another_suites_name",
     ),
     Mutation(
         "forget the planned power", "gate", "if power is not None and power < gate.min_planned_power and", "if power is None and False and",
@@ -128,6 +144,14 @@ MUTATIONS = [
     Mutation(
         "take unmeasured memory for none", "costs", '"invalid", f"peak memory was not measured', '"pass", f"peak memory was not measured',
         "test_costs.py::test_memory_that_rises_or_was_not_measured_does_not_pass",
+    ),
+    Mutation(
+        "overlook a pass whose memory was not measured", "costs", "if known and len(known) == len(passes) else", "if known else",
+        "test_costs.py::test_one_measurement_is_that_of_every_pass_over_the_gates_data",
+    ),
+    Mutation(
+        "take the arm's memory for base's", "costs", "if phase.arm == arm and (phase.suite,", "if (phase.suite,",
+        "test_costs.py::test_one_measurement_is_that_of_every_pass_over_the_gates_data",
     ),
     Mutation(
         "believe one measurement of memory", "costs", 'if numbers["measured"] < vram.repeats:', "if False:",
@@ -156,6 +180,10 @@ MUTATIONS = [
     Mutation(
         "look at samples to come", "judging", 'run.samples[run.samples["sample_index"] < samples]', "run.samples",
         "test_judging.py::test_the_first_look_does_not_see_later_samples",
+    ),
+    Mutation(
+        "leave out what cannot be judged", "judging", 'is_left_out = gate.against == "baseline" and baseline', "is_left_out = baseline",
+        "test_judging.py::test_an_invalid_gate_against_base_is_never_left_out",
     ),
     Mutation(
         "take a damaged baseline for none", "judging", "baseline is None and not gate.needs_baseline", "not gate.needs_baseline",

@@ -14,20 +14,22 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from scipy import optimize, special
+from scipy import stats as stats_of
 from test_comparison import samples_of
 
 from bench import stats
 from bench.comparison import compare, paired_estimate
 from bench.experiment import Gate
-from bench.gate import judge
+from bench.gate import judge, read
 from bench.judging import is_to_be_extended
 from bench.language_guard import judge_languages
 from bench.records import Comparison, Look
+from bench.stats import Interval
 
 PROBLEMS, REPLICATES, MARGIN = 250, 4000, 0.02
 TWO_LOOKS = 12_000
 """Replicates where the rate is so near 5 % that 4,000 could not tell."""
-GUARDED = 2000
+GUARDED, SELECTED = 2000, 2000
 PROBLEM_SD, CELL_SD = 1.8, 1.0
 MULTILINGUAL = (0.93, 0.91, 0.90, 0.90, 0.89, 0.88, 0.86, 0.85, 0.82, 0.78, 0.75)
 GATE = Gate(name="accuracy", metric="accuracy", effort="high", margin=MARGIN)
@@ -141,6 +143,7 @@ def comparison_of(before, after):
         delta=estimate.difference.mean,
         ci=tuple(estimate.difference.interval),
         se=estimate.difference.se,
+        swing=estimate.swing,
     )
 
 
@@ -159,19 +162,85 @@ def rates(name, true_difference):
     return Counter({key: count / REPLICATES for key, count in counts.items()})
 
 
+def answer_with_nine_arms(replicates, rng):
+    """Problem means of base, shape (replicates, problems), and of nine arms that lose the margin, (9, replicates, problems)."""
+    regime = REGIMES["moderate K=1"]
+    mu_before, mu_after = language_means(regime, -MARGIN)
+    shape = (replicates, PROBLEMS, len(regime.accuracies))
+
+    def normal(problem_sd, cell_sd):
+        return problem_sd * rng.standard_normal((*shape[:2], 1)) + cell_sd * rng.standard_normal(shape)
+
+    def means(logits):
+        return (rng.random(shape) < special.expit(logits)).mean(axis=2)
+
+    base = normal(PROBLEM_SD, CELL_SD)
+    return means(mu_before + base), np.array([means(mu_after + base + normal(regime.shift_sd, regime.noise_sd)) for _ in range(9)])
+
+
+@cache
+def rates_of_the_best_of_nine(chunk=100):
+    """How often the best of nine arms passes, all of which lose the margin: on the answers that chose it, and on others.
+
+    All are compared with the same answers of base, as in a run. `gained`: how much better the best one looks than it is.
+    """
+    counts, rng = Counter(), np.random.default_rng(43)
+    for _ in range(SELECTED // chunk):
+        (same_base, same_arms), (fresh_base, fresh_arms) = (answer_with_nine_arms(chunk, rng) for _ in range(2))
+        for number, best in enumerate(same_arms.mean(axis=2).argmax(axis=0)):
+            same = comparison_of(same_base[number], same_arms[best, number])
+            counts["same"] += judge(same, GATE).verdict == "pass"
+            counts["fresh"] += judge(comparison_of(fresh_base[number], fresh_arms[best, number]), GATE).verdict == "pass"
+            counts["gained"] += same.delta + MARGIN
+    return Counter({key: count / SELECTED for key, count in counts.items()})
+
+
+@cache
+def few_changes(problems, margin, gained_share, true_loss=None):
+    """Chance that a gate passes, exactly: problems change in all their answers or in none, 85 % right before, a true loss of the margin.
+
+    Single answers do, and so do languages that move together. Each problem is lost with chance margin + `gained_share` (`true_loss` in
+    place of the margin, where it is given) and gained with `gained_share`. The second number is that of the t interval alone. By
+    enumeration of all tables, through the verdict.
+    """
+    lost_share = gained_share + (margin if true_loss is None else true_loss)
+    most = min(problems // 8, round(4 * problems * lost_share) + 12)
+    gate, right = GATE.model_copy(update={"margin": margin}), round(0.85 * problems)
+    passed = passed_by_t = 0.0
+    for lost in range(most):
+        for gained in range(most):
+            chance = stats_of.binom.pmf(lost, problems, lost_share)
+            chance *= stats_of.binom.pmf(gained, problems - lost, gained_share / (1 - lost_share))
+            before = np.repeat([1.0, 1.0, 0.0, 0.0], [right - lost, lost, gained, problems - right - gained])
+            after = np.repeat([1.0, 0.0, 1.0, 0.0], [right - lost, lost, gained, problems - right - gained])
+            if chance < 1e-9:
+                continue
+            comparison = dataclasses.replace(comparison_of(before, after), clusters=problems)
+            passed += chance * (judge(comparison, gate).verdict == "pass")
+            passed_by_t += chance * (read(Interval(*comparison.ci), gate) == "pass")
+    return passed, passed_by_t
+
+
 def naive_gates(before, after, true_difference):
-    """Passes of gates that look only at the estimate, take rows as independent, ignore pairing, or look for significance."""
+    """Passes of gates that look only at the estimate, take rows as independent, ignore pairing, or look for significance.
+
+    `claims a regression` counts the arms that an interval over independent rows calls worse, whatever the margin.
+    """
     rows = (after - before).reshape(len(before), -1).astype(float)
     mean = rows.mean(axis=1)
     row_half = stats.t_quantile(rows.shape[1] - 1) * rows.std(axis=1, ddof=1) / np.sqrt(rows.shape[1])
+    row_se = np.hypot(*(arm.reshape(len(arm), -1).std(axis=1, dtype=float, ddof=1) / np.sqrt(rows.shape[1]) for arm in (before, after)))
     arm_se = np.hypot(*(arm.mean(axis=2, dtype=float).std(axis=1, ddof=1) / np.sqrt(PROBLEMS) for arm in (before, after)))
     return {
         "estimate within margin": int((mean >= -MARGIN).sum()),
         "after >= before": int((mean >= 0).sum()),
         "unclustered": int((mean - row_half > -MARGIN).sum()),
         "unclustered covered": int((abs(mean - true_difference) < row_half).sum()),
+        "claims a regression": int((mean + row_half < 0).sum()),
         "unpaired": int((mean - 1.96 * arm_se > -MARGIN).sum()),
+        "unpaired, unclustered": int((mean - 1.96 * row_se > -MARGIN).sum()),
         "no significant drop": int((mean + 1.96 * arm_se >= 0).sum()),
+        "no significant drop, unclustered": int((mean + 1.96 * row_se >= 0).sum()),
     }
 
 
@@ -261,6 +330,30 @@ def test_the_language_guard_rarely_stops_an_unchanged_arm_and_single_tests_often
     assert lower(found["uncorrected"], GUARDED) > 0.35
 
 
+def test_the_best_of_nine_arms_is_not_judged_on_what_chose_it():
+    found = rates_of_the_best_of_nine()
+    assert lower(found["same"], SELECTED) > 0.1
+    assert upper(found["fresh"], SELECTED) <= 0.05
+
+
+@pytest.mark.parametrize("gained_share", [0.0, 0.01, 0.03])
+@pytest.mark.parametrize(("problems", "margin"), [(183, 0.02), (250, 0.02), (100, 0.05), (250, 0.05)])
+def test_a_loss_of_the_margin_by_whole_problems_rarely_passes_however_lopsided(problems, margin, gained_share):
+    assert few_changes(problems, margin, gained_share)[0] <= 0.025
+
+
+def test_the_t_interval_alone_would_pass_one_in_eight_lopsided_losses():
+    assert few_changes(250, 0.02, 0.0)[1] > 0.12
+
+
+@pytest.mark.parametrize(("problems", "margin", "gained_share"), [(250, 0.02, 0.01), (250, 0.05, 0.025), (500, 0.03, 0.025)])
+def test_the_power_that_is_planned_knows_the_score_interval(problems, margin, gained_share):
+    by_both, by_t = few_changes(problems, margin, gained_share, true_loss=0.0)
+    planned = stats.score_power(np.sqrt(2 * gained_share), problems, 1.0, margin)
+    assert planned == pytest.approx(by_both, abs=0.04)
+    assert planned < by_t
+
+
 def test_planned_power_is_the_measured_power():
     befores, afters = simulate(REGIMES["moderate K=4"], 0.0, 200, seed=4)
     differences = (afters - befores).mean(axis=2, dtype=float)
@@ -274,6 +367,8 @@ def test_naive_gates_err_on_the_same_answers():
     assert lower(at_margin["unclustered"]) > 0.05
     assert upper(at_margin["unclustered covered"]) < 0.90
     assert lower(at_margin["no significant drop"]) > 0.05
+    assert lower(at_margin["no significant drop, unclustered"]) > 0.05
+    assert lower(unchanged["claims a regression"]) > 0.05
     assert upper(unchanged["unpaired"]) < lower(unchanged["pass"])
     assert upper(unchanged["after >= before"]) < 0.6
 
@@ -305,12 +400,23 @@ if __name__ == "__main__":
     for name in REGIMES:
         at_margin, unchanged = rates(name, -MARGIN), rates(name, 0.0)
         table(name, *map(float, (at_margin["pass"], at_margin["fail"], unchanged["pass"], at_margin["covered"])))
-    naive = ["unclustered", "unpaired", "no significant drop", "estimate within margin", "after >= before"]
+    naive = [
+        *("unclustered", "unpaired", "unpaired, unclustered", "no significant drop", "no significant drop, unclustered"),
+        *("estimate within margin", "after >= before"),
+    ]
     for name in [name for name in REGIMES if "ceiling" not in name]:
         for gate in ["pass", *naive]:
             table(name, gate, float(rates(name, -MARGIN)[gate]), float(rates(name, 0.0)[gate]))
         table(name, "unclustered covers", float(rates(name, -MARGIN)["unclustered covered"]))
+        table(name, "unclustered claims a regression", float(rates(name, 0.0)["claims a regression"]))
     for true_difference in (-MARGIN, 0.0):
         found = rates_of_two_looks(true_difference)
         table(f"two looks at {true_difference:+.2f}", *(float(found[key]) for key in ("pass", "fail", "extended")))
     table("language guard", *rates_of_the_language_guard().values())
+    table("best of nine", *(float(rates_of_the_best_of_nine()[key]) for key in ("same", "fresh", "gained")))
+    for problems, margin in ((183, 0.02), (250, 0.02), (100, 0.05), (250, 0.05)):
+        for gained_share in (0.0, 0.01, 0.03):
+            table(
+                f"{problems} problems that change whole, margin {margin:g}, gained {gained_share:g}",
+                *few_changes(problems, margin, gained_share),
+            )

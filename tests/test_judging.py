@@ -14,10 +14,11 @@ from test_baseline import EARLIER
 from test_cli import Answer, assert_one_line, call  # noqa: F401
 
 from bench.baseline import of_run
-from bench.errors import ExperimentError
+from bench.errors import ExperimentError, SuiteError
 from bench.experiment import Experiment, Extension, Gate, Timing, Vram, parse_experiment
 from bench.judging import first_look, is_to_be_extended, judge_run, look, looked_at
 from bench.records import OUTCOMES, Baseline, Look, Run, RunVerdict
+from bench.runner import preflight
 from bench.store import read_verdict, write_verdict
 
 OWN = {"name": "accuracy", "metric": "accuracy", "effort": "high", "margin": 0.05}
@@ -116,6 +117,13 @@ def test_a_gate_that_can_do_without_a_baseline_uses_the_one_there_is(run: Run) -
         assert judged(run, OWN, lenient, baseline=unusable).exit_code == 4
 
 
+def test_an_invalid_gate_against_base_is_never_left_out(run: Run) -> None:
+    verdict = judged(run, OWN, {**MEDIUM, "after": None, "min_clusters": 251, "needs_baseline": False})
+    assert (names_and_verdicts(verdict), verdict.exit_code) == ({"accuracy": "pass", "medium": "invalid"}, 4)
+    unfinished = judged(run, {**OWN, "needs_baseline": False}, finished=False)
+    assert (unfinished.exit_code, unfinished.gates[0].required) == (4, True)
+
+
 # --- the selection's data
 
 
@@ -140,6 +148,18 @@ def test_an_adapter_that_was_chosen_on_the_gates_data_is_refused() -> None:
     with pytest.raises(ExperimentError, match="adapter ours was selected on stories@gate"):
         asked(OWN, adapters=[adapter], finetune=None, select=None)
     asked(OWN, adapters=[{**adapter, "selected_on": ["stories@select"]}], finetune=None, select=None)
+
+
+def test_an_adapter_that_was_chosen_on_the_same_problems_under_another_suites_name_is_refused(tmp_path: Path) -> None:
+    """stories_plain asks the problems of stories without a word on the reasoning language."""
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "x"}', encoding="utf-8")
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    data = fabricate_experiment().model_dump(mode="json") | {"model": {"id": "embedded", "load_in_4bit": False, "dtype": "float32"}}
+    adapter = {"name": "ours", "path": str(tmp_path)}
+    changes: dict[str, Any] = {"finetune": None, "select": None, "model": data["model"]}
+    with pytest.raises(SuiteError, match="adapter ours was selected on stories_plain@gate, the same problems as stories@gate"):
+        preflight(asked(OWN, adapters=[{**adapter, "selected_on": ["theirs@gate", "stories_plain@gate"]}], **changes))
+    preflight(asked(OWN, adapters=[{**adapter, "selected_on": ["theirs@gate", "stories_plain@select"]}], **changes))
 
 
 # --- looks
@@ -169,6 +189,17 @@ def test_a_pass_over_two_permitted_looks_says_how_sure_it_is(run: Run) -> None:
     assert gate.verdict == "pass"
     assert "is ruled out at 97.5 % one-sided confidence per look (95 % over the two permitted looks) (difference" in gate.reasons[0]
     assert (gate.evidence["looks"], gate.evidence["looks_allowed"]) == (1, 2)
+
+
+def test_every_gate_on_answers_says_that_its_confidence_is_that_of_one_look(run: Run) -> None:
+    declared = looked(run)
+    gates = [*declared.experiment.gates, Gate(**LANGUAGES), Gate(**TOKENS)]
+    twice = dataclasses.replace(declared, experiment=declared.experiment.model_copy(update={"gates": gates}))
+    _, languages, tokens = judge_run(twice).gates
+    assert "one-sided 2.5 % per look; " in languages.reasons[0]
+    assert "one-sided confidence per look (95 % over the two permitted looks)" in tokens.reasons[0]
+    _, languages, tokens = judged(run, OWN, LANGUAGES, TOKENS).gates
+    assert "per look" not in languages.reasons[0] + tokens.reasons[0]
 
 
 def test_the_first_look_does_not_see_later_samples(run: Run) -> None:

@@ -96,6 +96,22 @@ def test_the_pilot_gives_the_spread_and_not_the_difference(pilot: Run) -> None:
     assert plan_gate(ACCURACY, 250, 5, moved).power == plan_gate(ACCURACY, 250, 5, spread).power
 
 
+def test_a_pilot_of_which_few_problems_changed_asks_for_more(pilot: Run) -> None:
+    """By the t interval alone 589 problems would do; where 3 % of them change whole, the score interval needs more."""
+    spread = pilot_spread(pilot, ACCURACY, pilot.experiment)
+    assert spread.pilot is not None
+    plans = [
+        plan_gate(ACCURACY, 1000, 1, dataclasses.replace(spread, sd=math.sqrt(0.03), pilot=dataclasses.replace(spread.pilot, swing=swing)))
+        for swing in (0.2, 1.0)
+    ]
+    many, few = (plan.needed for plan in plans)
+    assert stats.non_inferiority_sample_size(0.03, 0.02) == 589
+    assert many is not None
+    assert few is not None
+    assert many <= 600 < 650 < few
+    assert stats.score_power(math.sqrt(0.03), few, 1.0, 0.02) == pytest.approx(0.8, abs=0.005)
+
+
 def test_a_pilot_of_another_split_serves_and_one_without_the_metric_does_not(pilot: Run) -> None:
     on_select = dataclasses.replace(pilot, samples=pilot.samples[pilot.samples["split"] == "select"])
     assert "30 problems x 5 languages of stories@select" in pilot_spread(on_select, ACCURACY, pilot.experiment).source
@@ -212,7 +228,8 @@ def test_a_relative_margin_is_planned_on_the_level_of_the_pilot(pilot: Run) -> N
     sd = relative_difference(spread.pilot, 0.98).se * math.sqrt(40)
     assert spread.sd == pytest.approx(sd)
     assert spread.pilot.before is not None
-    power = stats.non_inferiority_power(sd / math.sqrt(250), 0.02 * spread.pilot.before)
+    assert spread.pilot.swing is not None
+    power = stats.score_power(sd, 250, spread.pilot.swing, 0.02 * spread.pilot.before)
     assert plan_gate(gate, 250, 5, spread).power == pytest.approx(power)
     assert "pass --pilot RUN" in str(plan_gate(gate, 250, 5, assumed_spread(gate, 5)).problem)
 

@@ -217,6 +217,20 @@ def test_paired_difference_reference(table, newcombe, tango):
     assert stats.tango_paired(*table) == pytest.approx(tango, abs=5e-7)
 
 
+@pytest.mark.parametrize(
+    ("table", "wald"), [((1, 1, 7, 12), (-0.519709, -0.051720)), ((240, 0, 0, 10), (0.0, 0.0))], ids=["few", "nothing changed"]
+)
+def test_wald_is_what_these_intervals_replace(table, wald):
+    """Its width is zero where nothing changed; both of ours have one."""
+    both, first, second, neither = table
+    n, difference = sum(table), (first - second) / sum(table)
+    half = 1.959964 * math.sqrt((first + second) / n - difference**2) / math.sqrt(n)
+    assert (difference - half, difference + half) == pytest.approx(wald, abs=5e-7)
+    for interval in (stats.newcombe_paired(*table), stats.tango_paired(*table)):
+        assert interval.low < interval.high
+        assert interval != pytest.approx(wald, abs=1e-3)
+
+
 @given(st.tuples(counts, counts, counts, counts).filter(lambda table: sum(table) > 0))
 @settings(max_examples=200, deadline=None)
 def test_paired_intervals_hold_the_estimate_stay_in_range_and_mirror(table):
@@ -246,6 +260,48 @@ def test_tango_limits_score_exactly_the_critical_value(table):
         share = shares[np.nanargmax(likelihood)]
         score = abs(first - second - n * limit) / math.sqrt(n * (2 * share + limit - limit**2))
         assert score == pytest.approx(1.959964, rel=5e-3)
+
+
+def score_interval_of(differences):
+    estimate = stats.mean_interval(differences)
+    return stats.score_interval(estimate.mean, estimate.se, estimate.clusters, stats.swing(differences))
+
+
+@given(st.tuples(counts, counts, counts).filter(lambda table: table[0] + table[1] > 0 and sum(table) > 1))
+@settings(max_examples=100, deadline=None)
+def test_the_score_interval_of_single_answers_is_tangos(table):
+    gained, lost, same = table
+    differences = np.repeat([1.0, -1.0, 0.0], [gained, lost, same])
+    assert stats.swing(differences) == pytest.approx(1)
+    assert score_interval_of(differences) == pytest.approx(stats.tango_paired(same, gained, lost, 0), abs=1e-6)
+    assert score_interval_of(differences / 4) == pytest.approx([limit / 4 for limit in stats.tango_paired(same, gained, lost, 0)], abs=1e-6)
+
+
+@given(means.filter(lambda values: max(map(abs, values)) > 1e-3))
+@settings(max_examples=100, deadline=None)
+def test_the_score_interval_holds_the_estimate_and_mirrors(values):
+    low, high = score_interval_of(values)
+    mean = float(np.mean(values))
+    assert -1 - 1e-9 <= low <= mean + 1e-9
+    assert mean - 1e-9 <= high <= 1 + 1e-9
+    assert score_interval_of([-value for value in values]) == pytest.approx((-high, -low), abs=1e-6)
+
+
+def test_the_score_interval_is_the_t_interval_where_many_problems_change():
+    differences = np.random.default_rng(3).normal(-0.01, 0.15, size=5000).clip(-1, 1)
+    assert score_interval_of(differences) == pytest.approx(stats.mean_interval(differences).interval, abs=2e-5)
+
+
+def test_the_score_interval_of_a_few_losses_is_wider_where_it_matters():
+    differences = np.repeat([-1.0, 0.0], [2, 248])
+    assert score_interval_of(differences).low < -0.02 < stats.mean_interval(differences).interval.low
+
+
+@pytest.mark.parametrize(("swing", "clusters"), [(0.0, 10), (1.0, 1)])
+def test_no_change_has_no_score_interval(swing, clusters):
+    assert stats.swing(np.zeros(10)) == 0
+    with pytest.raises(ValueError, match="swing > 0"):
+        stats.score_interval(0.0, 0.1, clusters, swing)
 
 
 def test_cluster_bootstrap_reference():
@@ -431,6 +487,14 @@ def test_non_inferiority_sample_sizes_reference(discordance, margin, n_80, n_90)
 def test_translations_of_a_problem_are_worth_less_than_problems(icc, problems):
     pairs = stats.non_inferiority_sample_size(0.16, 0.02, alpha=0.05)
     assert stats.problems_needed(pairs, 11, icc) == problems
+
+
+def test_the_score_intervals_power_is_the_t_intervals_where_many_problems_change():
+    by_t = stats.non_inferiority_power(0.15 / math.sqrt(1000), 0.013)
+    assert stats.score_power(0.15, 1000, 0.2, 0.013) == pytest.approx(by_t, abs=0.02)
+    assert stats.score_power(0.15, 1000, 0.0, 0.013) == by_t
+    assert stats.score_power(0.0, 1000, 0.2, 0.013) == 1
+    assert stats.score_power(math.sqrt(0.02), 250, 1.0, 0.02) == pytest.approx(0.407, abs=5e-4)  # .61 by the t interval
 
 
 def test_power_at_the_detectable_effect_is_the_asked_power():

@@ -34,6 +34,7 @@ FACTS: dict[str, _Fact] = {
     "excluded": _Fact("pairs left out", "count", "One side is an error of the machinery."),
     "worst": _Fact("change at worst", "change", "If every answer without a score were wrong after and right before."),
     "best": _Fact("change at best", "change", "If every answer without a score were right after and wrong before."),
+    "score_ci": _Fact("change, by the score test", "change", "95 % interval that holds where few problems change; a pass needs it too."),
     "gained": _Fact("wrong to right", "count"),
     "lost": _Fact("right to wrong", "count"),
     "variance_within": _Fact("variance between samples", "number", "More samples a question buy it down."),
