@@ -158,8 +158,17 @@ def _canonical(number: str) -> str:
 
 
 @cache
-def _marker_patterns() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
-    """(answer word, pattern of the marker) by the word's first letter, so that few of the words are looked for in a text."""
+def _answer_words() -> dict[str, list[str]]:
+    """By their first letter, so that few of them are looked for in a text."""
+    words: dict[str, list[str]] = {}
+    for word in dict.fromkeys(word for group in ANSWER_WORDS.values() for word in group):
+        words.setdefault(word[0], []).append(word)
+    return words
+
+
+@cache
+def _announcement() -> str:
+    """Pattern of what stands between an answer word and the answer."""
     copula = "|".join(sorted(set(map(re.escape, COPULAS)), key=len, reverse=True))
     latin_copula = rf"[^\n.!?。।:：=\d]{{0,60}}?(?<!\w)(?:{copula})(?!\w)[:：=]?"
     touching = r"\s*(?:是|为|為|は|が|คือ|เท่ากับ|은|는)[:：=]?"
@@ -167,11 +176,13 @@ def _marker_patterns() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
     final = r"(?:[^\S\n]?+[^\s\d:：=.!?。।*_\"'»”]{1,14}+){0,2}+"
     dash = r"[^\S\n]*(?:[—–]|-(?=[^\S\n]))[^\S\n]*(?=[$€£¥₽]?[^\S\n]?\d)"
     announced = rf"(?:{aside}|{final})[^\S\n*_\"'»”]*[*_\"'»”]*[^\S\n]*(?:[:：=]|\n)"
-    behind = rf"(?:{announced}|{touching}|{dash}|{latin_copula})"
-    patterns: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
-    for word in dict.fromkeys(word for group in ANSWER_WORDS.values() for word in group):
-        patterns.setdefault(word[0], []).append((word, re.compile(_edge(word) + re.escape(word) + behind, re.IGNORECASE)))
-    return patterns
+    return rf"(?:{announced}|{touching}|{dash}|{latin_copula})"
+
+
+@cache
+def _marker(word: str) -> re.Pattern[str]:
+    """An answer word and what announces the answer behind it. Compiled when a text has the word: few of some hundred ever do."""
+    return re.compile(_edge(word) + re.escape(word) + _announcement(), re.IGNORECASE)
 
 
 def _edge(word: str) -> str:
@@ -181,13 +192,13 @@ def _edge(word: str) -> str:
 
 def _marked(text: str) -> list[tuple[int, int]]:
     """Where an answer is announced, the last first: (start, end) of what follows each marker, up to the next one. At most 16."""
-    lowered, patterns, first = text.lower(), _marker_patterns(), max(0, len(text) - 2 * _WINDOW)
+    lowered, words, first = text.lower(), _answer_words(), max(0, len(text) - 2 * _WINDOW)
     starts = {
         found.end(): found.start()
-        for letter in patterns.keys() & set(lowered)
-        for word, pattern in patterns[letter]
+        for letter in words.keys() & set(lowered)
+        for word in words[letter]
         if word in lowered
-        for found in pattern.finditer(text, first)
+        for found in _marker(word).finditer(text, first)
     }
     if "\\boxed" in text or "\\fbox" in text:
         starts |= {found.end(): found.start() for found in _BOXED.finditer(text)}

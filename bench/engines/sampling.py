@@ -55,8 +55,8 @@ def next_tokens(logits: Tensor, draws: Draws | None, step: int = 0) -> Tensor:
 
     logits: (rows, vocabulary). NOT_A_NUMBER where the model gave a row none to choose by. Waits for no device.
     """
-    tokens = logits.argmax(-1)
-    is_sound = logits.gather(-1, tokens[:, None])[:, 0].isfinite()  # NaN counts as the largest
+    largest, tokens = logits.max(-1)  # NaN counts as the largest
+    is_sound = largest.isfinite()
     if draws is not None:
         mass = torch.softmax(logits[draws.places].double() / draws.temperatures, -1).cumsum(-1)
         level = draws.levels[:, step : step + 1] * mass[:, -1:]

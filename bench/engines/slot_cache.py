@@ -43,17 +43,17 @@ class SlotCache:
         self.first, self.last, self.queries, self.width, self.shortest = first, last, queries, width, shortest
         self._layouts: dict[int | None, Layout] = {}
 
-    def move(self, source: int, target: int) -> None:
-        """Copy one slot over another."""
+    def move(self, source: int, target: int, width: int) -> None:
+        """Copy one slot, whose positions are all below `width`, over another."""
         for layer in self.layers.values():
             for buffer in layer:
-                buffer[target] = buffer[source]
+                buffer[target, :, : width + 1] = buffer[source, :, : width + 1]
 
-    def clear(self, first: int) -> None:
-        """Zero the slots from `first` on: a hidden column still takes part, with weight zero, and zero times NaN is NaN."""
+    def clear(self, slot: int) -> None:
+        """Zero a slot: a hidden column still takes part, with weight zero, and zero times NaN is NaN."""
         for layer in self.layers.values():
             for buffer in layer:
-                buffer[first:] = 0
+                buffer[slot] = 0
 
     def reserve(self, width: int) -> bool:
         """Make room for positions below `width` in every layer that has written; True where buffers had to move for it."""

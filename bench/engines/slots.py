@@ -58,6 +58,7 @@ class SlotEngine(LocalEngine):
     ):
         super().__init__(model, stop_ids, slots)
         self.prefill_tokens = prefill_tokens
+        self._device, self._layers = model.device, model.config.get_text_config().num_hidden_layers
         self.recorder = recorder
         """How decode steps are recorded, to be replayed; None runs each as it comes."""
         if recorder is not None:
@@ -136,8 +137,7 @@ class SlotEngine(LocalEngine):
 
     def _forward(self, cache: SlotCache, first: int, entries: list[_Live], inputs: list[list[int]]) -> Tensor:
         """Logits of the next token, (rows, vocabulary)."""
-        width = max(map(len, inputs))
-        device = self.model.device
+        width, device = max(map(len, inputs)), self._device
         ids = torch.tensor([[0] * (width - len(tokens)) + tokens for tokens in inputs], device=device)
         newest = [entry.newest for entry in entries]
         last = torch.tensor(newest, device=device)
@@ -146,9 +146,8 @@ class SlotEngine(LocalEngine):
         logits: Tensor = self.model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=1, slot_cache=cache).logits[
             :, -1
         ]
-        expected = self.model.config.get_text_config().num_hidden_layers
-        if len(cache.layers) != expected:
-            raise SlotsUnsupportedError(f"{len(cache.layers)} of {expected} layers reached the slots")
+        if len(cache.layers) != self._layers:
+            raise SlotsUnsupportedError(f"{len(cache.layers)} of {self._layers} layers reached the slots")
         return logits
 
     def _replay(self, graphed: GraphedSteps, entries: list[_Live]) -> list[list[int]]:
@@ -173,22 +172,20 @@ class SlotEngine(LocalEngine):
     def _release(self, cache: SlotCache, live: list[_Live]) -> Iterator[Generation]:
         """Yield the rows that ended and close the holes they leave."""
         now = time.perf_counter()
-        ended, is_poisoned = [], False
+        ended = []
         for slot in reversed(range(len(live))):
             entry = live[slot]
             if entry.ended is None:
                 continue
-            moved = live.pop()
-            if slot < len(live):
-                live[slot] = moved
-                cache.move(len(live), slot)
             if entry.ended == "error":
-                is_poisoned = True
+                cache.clear(slot)
                 ended.append(failed(entry.index, f"{NO_NUMBERS} at token {len(entry.tokens)}", tuple(entry.tokens[:-1])))
             else:
                 ended.append(Generation(entry.index, tuple(entry.tokens), entry.ended, now - entry.entered_s, entry.ttft_s))
-        if is_poisoned:
-            cache.clear(len(live))
+            moved = live.pop()
+            if slot < len(live):
+                live[slot] = moved
+                cache.move(len(live), slot, moved.newest + 1)
         yield from ended
 
     def _stop_reason(self, entry: _Live) -> StopReason | None:
