@@ -44,7 +44,7 @@ class Engine(Protocol):
 
     name: str
     model_s: float
-    """Seconds spent inside model calls so far."""
+    """Seconds spent so far in model calls and in choosing tokens by what they say; on CUDA until the tokens are on the host."""
 
     @property
     def slots(self) -> int:

@@ -31,9 +31,10 @@ class Training:
 
     def __init__(self, name: str, command: list[str], log: Path, record: Path | None = None):
         self.name, self.command, self.log, self.record = name, command, log, record
-        self.state = "running"
+        self.state = "waiting"
 
     def start(self, out: Path) -> None:
+        self.state = "running"
         with (out / f"{self.name}.out").open("w") as file:
             self.process = subprocess.Popen(self.command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
 
@@ -135,8 +136,14 @@ def main() -> None:
     def tell(training: Training, what: str) -> None:
         print(f"{time.monotonic() - began:6.1f} s  {training.name} {what}", flush=True)
 
-    for first in range(0, len(trainings), asked.at_once):
-        run(trainings[first : first + asked.at_once], asked.out, tell)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        for first in range(0, len(trainings), asked.at_once):
+            run(trainings[first : first + asked.at_once], asked.out, tell)
+    finally:  # each leads a session of its own and would go on, holding its memory
+        for training in trainings:
+            if training.state != "waiting":
+                training.signal(signal.SIGKILL)
 
 
 def run(trainings: list[Training], out: Path, tell: Callable[[Training, str], None]) -> None:
