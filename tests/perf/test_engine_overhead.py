@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from one_engine import load
 from test_lm import Pass, tokenizer
 
 from bench.engines import Row
@@ -61,10 +62,11 @@ def timed_bookkeeping() -> Iterator[Stopwatch]:
             setattr(SlotCache, name, original)
 
 
-def test_time_outside_model_calls(benchmark: Any) -> None:
+@pytest.mark.parametrize("name", ["6.8M", "embedded"])
+def test_time_outside_model_calls(name: str, benchmark: Any) -> None:
     """Over 2,100 rows of the stories, loading their tasks, rendering, scoring, and the slots' bookkeeping inside the forward included."""
     torch.set_num_threads(1)
-    model = load_checked(EMBEDDED, "float32").eval()
+    model = load(name)
     engine = SlotEngine(model, find_specials(tokenizer()).stop_ids, 64)
     inside = Stopwatch()
     model.forward = inside.around(model.forward)
