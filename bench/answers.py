@@ -94,7 +94,7 @@ class _Translation(dict[int, str | None]):
 
     def __missing__(self, code: int) -> str:
         letter = chr(code)
-        self[code] = translated = str(unicodedata.decimal(letter)) if code > 127 and unicodedata.category(letter) == "Nd" else letter
+        self[code] = translated = str(unicodedata.decimal(letter, letter))
         return translated
 
 

@@ -233,7 +233,7 @@ class Phase(Record):
     split: str
     wall_s: float
     model_s: float | None
-    """Seconds inside model calls."""
+    """Seconds in model calls and in choosing tokens by what they say."""
     output_tokens: int
     peak_vram_bytes: int | None
     peak_reserved_bytes: int | None

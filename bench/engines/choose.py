@@ -13,7 +13,7 @@ from bench.harmony import find_specials
 
 
 def choose_engine(model: Any, tokenizer: Any, slots: int, *, may_graph: bool = True) -> Engine:
-    """Try two tokens in every slot; the name of the engine, and how many rows it runs side by side, go into the record.
+    """Try two tokens in slots; the name of the engine, and how many rows it runs side by side, go into the record.
 
     On CUDA decode steps are graphs where the model's can be recorded, and `may_graph` allows it: their tokens come several at once, so
     whoever times single answers does not.

@@ -18,8 +18,6 @@ from transformers.integrations.moe import ExpertsInterface
 from bench.engines.slot_cache import SlotCache
 
 NAME = "effortbench_slots"
-SORTED_BY_HOST = 64
-"""So few choices of experts are sorted sooner by Python than by three calls of torch."""
 
 
 def slot_attention(
@@ -60,17 +58,10 @@ def grouped_experts(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_k
         states = _feed_forward(self, hidden_states.expand(top_k, -1), experts, [1] * top_k)
         return torch.mm(top_k_weights.to(states.dtype), states)
     chosen = top_k_index.flatten()
-    if len(chosen) <= SORTED_BY_HOST:
-        wanted = chosen.tolist()
-        ranked = sorted(range(len(wanted)), key=wanted.__getitem__)
-        order, counts = torch.tensor(ranked), [wanted.count(expert) for expert in range(self.num_experts)]
-        source = torch.tensor([place // top_k for place in ranked])
-    else:
-        order = chosen.argsort(stable=True)
-        counts = torch.bincount(chosen, minlength=self.num_experts).tolist()
-        source = order // top_k
+    order = chosen.argsort(stable=True)
+    counts = torch.bincount(chosen, minlength=self.num_experts).tolist()
     experts = [expert for expert, count in enumerate(counts) if count]
-    states = _feed_forward(self, hidden_states.index_select(0, source), experts, [counts[expert] for expert in experts])
+    states = _feed_forward(self, hidden_states.index_select(0, order // top_k), experts, [counts[expert] for expert in experts])
     states = states * top_k_weights.flatten().index_select(0, order)[:, None]
     return torch.empty_like(states).index_copy_(0, order, states).view(*top_k_index.shape, -1).sum(1)
 
