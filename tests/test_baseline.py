@@ -14,8 +14,9 @@ from fabricated import ACCURACY, fabricate_environment, fabricate_experiment, fa
 from test_store import write_run
 
 from bench.baseline import BASELINES, FILE, SCORE_COLUMNS, check_path, find_baseline, folder_of, no_baseline, of_run, promote, read_baseline
+from bench.catalog import find_suite
 from bench.errors import BaselineError, RunFolderError
-from bench.experiment import Experiment, parse_experiment
+from bench.experiment import Experiment, load_experiment, parse_experiment
 from bench.judging import judge_run
 from bench.records import Baseline, Environment, Run
 
@@ -320,3 +321,14 @@ def test_a_run_folder_serves_as_a_baseline(run: Run, tmp_path: Path) -> None:
 def test_hardware_names_stay_inside_the_folder(run: Run, tmp_path: Path) -> None:
     strange: Environment = dataclasses.replace(run.environment, gpu="../../x / y")
     assert folder_of(dataclasses.replace(run, environment=strange), tmp_path).parent == tmp_path / "embedded"
+
+
+@pytest.mark.parametrize("file", sorted((Path(__file__).parents[1] / BASELINES).glob(f"*/*/{FILE}")), ids=lambda file: file.parent.name)
+def test_our_own_committed_baseline_is_of_the_suite_and_decoding_that_we_ship(file: Path) -> None:
+    """Else `tox -e bench` ends invalid: whoever changes a suite's files promotes a run of them."""
+    baseline, experiment = read_baseline(file.parent), load_experiment(file.parents[1].name)
+    assert experiment.confirm is not None
+    assert (baseline.suite, baseline.split) == (experiment.confirm.suite, experiment.confirm.split)
+    assert baseline.suite_revision == find_suite(baseline.suite).revision
+    asked = experiment.evaluate.model_dump(mode="json")
+    assert {name: asked[name] for name in baseline.decoding if name in asked} == {k: v for k, v in baseline.decoding.items() if k in asked}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,5 @@ def final_number(resps: list[list[str]], docs: list[dict[str, Any]]) -> list[lis
 
 
 def _rows(split: str, language: str) -> list[dict[str, Any]]:
-    return [row for row in _parsed(split) if row["language"] == language]
-
-
-@cache
-def _parsed(split: str) -> list[dict[str, Any]]:
-    """Of all languages: each is a task of its own, and reads the file anew."""
     lines = (Path(__file__).parent / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
-    return list(map(json.loads, lines))
+    return [row for row in map(json.loads, lines) if row["language"] == language]
