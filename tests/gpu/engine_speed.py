@@ -4,10 +4,10 @@
   engine_speed.py FOLDER                     a 4-bit model as Unsloth loads it, such as `effortbench fabricate --format bnb-4bit` writes
   engine_speed.py FOLDER --flex-attention    the same with the attention that Unsloth puts in place, which the slots do not see
 
-Engines, each with `:ROWS` behind it where they are not `--rows`: slots-N and graphs-N (slots whose decode steps are CUDA graphs), batches-N
-(what stands in where slots cannot be used), given-N (left-padded batches in the order of the rows, as one writes generate by hand). Rows
-are of three efforts; how many tokens each takes is forced and told to no engine beforehand. An engine that fails tells so and the next one
-runs.
+Engines, each with `:ROWS` behind it where they are not `--rows`, and `:ROWS/N` for rows of an Nth of the length: slots-N and graphs-N
+(slots whose decode steps are CUDA graphs), batches-N (what stands in where slots cannot be used), given-N (left-padded batches in the order
+of the rows, as one writes generate by hand). Rows are of three efforts; how many tokens each takes is forced and told to no engine
+beforehand. An engine named twice is measured twice, in its place. One that fails tells so and the next one runs.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 EFFORTS = ((48, 12), (160, 60), (320, 150))
-"""Limit of an answer and mean of what it takes; `--shorter N` divides both."""
-MOST_ROWS = 1024
+"""Limit of an answer and mean of what it takes; `:ROWS/N` divides both."""
 DEFAULT = ["slots-32", "slots-64", "graphs-32", "graphs-64", "batches-32", "batches-64", "given-32", "given-64"]
 
 
@@ -90,14 +89,20 @@ def make_engine(name: str, model: Any, lengths: Sequence[int] | None) -> Any:
     return {"slots": Slots, "batches": Batches, "given": Given}[kind](model, never, int(width))
 
 
-def measure(asked_name: str, model: Any, rows: list[Any], lengths: list[int], asked: argparse.Namespace) -> dict[str, Any]:
+def canary_rows(model: Any, asked: argparse.Namespace) -> list[Any]:
+    rows, _ = make_rows(asked.canary_rows, model.config.get_text_config().vocab_size, 1)
+    return [dataclasses.replace(row, max_new_tokens=asked.canary_tokens) for row in rows]
+
+
+def measure(asked_name: str, model: Any, asked: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from bench.engines.canary import answer, differ
 
-    name, _, count = asked_name.partition(":")
-    few = [dataclasses.replace(row, max_new_tokens=asked.canary_tokens) for row in rows[: asked.canary_rows]]
-    rows, lengths = rows[: int(count or asked.rows)], lengths[: int(count or asked.rows)]
+    name, _, work = asked_name.partition(":")
+    count, _, shorter = work.partition("/")
+    few = canary_rows(model, asked)
+    rows, lengths = make_rows(int(count or asked.rows), model.config.get_text_config().vocab_size, int(shorter or 1))
     started = time.perf_counter()
     told = answer(make_engine(name, model, None), few)  # the first calls compile
     first_s = time.perf_counter() - started
@@ -119,6 +124,7 @@ def measure(asked_name: str, model: Any, rows: list[Any], lengths: list[int], as
     return {
         "engine": name,
         "rows": len(rows),
+        "shorter": int(shorter or 1),
         "first_s": round(first_s, 1),
         "tokens": sum(lengths),
         "tokens_per_s": [round(sum(lengths) / each, 1) for each in seconds],
@@ -137,7 +143,6 @@ def main() -> None:
     parser.add_argument("--flex-attention", action="store_true")
     parser.add_argument("--engines", nargs="+", default=DEFAULT)
     parser.add_argument("--rows", type=int, default=96)
-    parser.add_argument("--shorter", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--canary-rows", type=int, default=16)
     parser.add_argument("--canary-tokens", type=int, default=32)
@@ -151,8 +156,7 @@ def main() -> None:
     from bench.engines.padding import moved_by_batching
     from bench.engines.plain import GenerateEngine
 
-    rows, lengths = make_rows(MOST_ROWS, model.config.get_text_config().vocab_size, asked.shorter)
-    few = [dataclasses.replace(row, max_new_tokens=asked.canary_tokens) for row in rows[: asked.canary_rows]]
+    few = canary_rows(model, asked)
     loaded_s = time.perf_counter()
     asked.reference = answer(GenerateEngine(model, frozenset({10**6})), few)
     batch_1_s = time.perf_counter() - loaded_s
@@ -165,7 +169,7 @@ def main() -> None:
     )
     for name in asked.engines:
         try:
-            print(json.dumps(measure(name, model, rows, lengths, asked)), flush=True)
+            print(json.dumps(measure(name, model, asked)), flush=True)
         except Exception as error:  # one engine after the other is tried: what fails is a finding
             traceback.print_exc()
             print(json.dumps({"engine": name, "failed": f"{type(error).__name__}: {error}"[:500]}), flush=True)
