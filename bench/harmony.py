@@ -127,22 +127,36 @@ def decoder(tokenizer: Any) -> Decode:
 
 
 def render(tokenizer: Any, messages: Sequence[Mapping[str, Any]], effort: str) -> list[int]:
-    """Prompt ids, ending in `<|start|>assistant`, of {role, content[, thinking]} messages.
+    """Prompt ids, ending in `<|start|>assistant`, of {role, content[, thinking]} messages; None in a message is left out.
 
     Special tokens spelled out inside a message stay ordinary text, as the official renderer has it. Raises ModelError where the
     tokenizer has no Harmony chat template, or one that refuses the messages or ignores the effort.
     """
+    text = _apply_template(tokenizer, messages, effort, is_prompt=True)
+    if not text.endswith("<|start|>assistant"):
+        raise ModelError(f"the chat template is not Harmony: expected a prompt ending in '<|start|>assistant', found {text[-30:]!r}")
+    return _encode(tokenizer, text)
+
+
+def render_lesson(tokenizer: Any, messages: Sequence[Mapping[str, Any]], effort: str) -> list[int]:
+    """Ids of a whole conversation, the last answer and its thinking included, to train on; all else is as in `render`."""
+    return _encode(tokenizer, _apply_template(tokenizer, messages, effort, is_prompt=False))
+
+
+def _apply_template(tokenizer: Any, messages: Sequence[Mapping[str, Any]], effort: str, *, is_prompt: bool) -> str:
+    """The conversation's text, the special tokens that its messages spell out masked."""
     if effort not in EFFORTS:
         raise ExperimentError(f"reasoning effort must be {', '.join(EFFORTS)}; found {effort!r}")
     if not getattr(tokenizer, "chat_template", None):
         raise ModelError("tokenizer has no chat template: expected chat_template.jinja beside the model (Harmony format)")
     find_specials(tokenizer)
-    masked = [{key: _mask(value) for key, value in message.items()} for message in messages]
+    # without what is None: parquet gives every message a `thinking`, and the published template looks into it wherever it is
+    masked = [{key: _mask(value) for key, value in message.items() if value is not None} for message in messages]
     try:
         text: str = tokenizer.apply_chat_template(
             masked,
             tokenize=False,
-            add_generation_prompt=True,
+            add_generation_prompt=is_prompt,
             reasoning_effort=effort,
             strftime_now=PINNED_DATE.strftime,
         )
@@ -150,9 +164,7 @@ def render(tokenizer: Any, messages: Sequence[Mapping[str, Any]], effort: str) -
         raise ModelError(f"the chat template refused the conversation: {error}") from error
     if f"Reasoning: {effort}" not in text:
         raise ModelError(f"the chat template ignores reasoning_effort: its prompt has no line 'Reasoning: {effort}'")
-    if not text.endswith("<|start|>assistant"):
-        raise ModelError(f"the chat template is not Harmony: expected a prompt ending in '<|start|>assistant', found {text[-30:]!r}")
-    return _encode(tokenizer, text)
+    return text
 
 
 _SPECIAL = regex.compile(r"(<\|[a-z0-9_]++\|>)")

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from bench.errors import DatasetError
+from bench.errors import DatasetError, ModelError
 from bench.experiment import Dataset, Finetune
-from bench.finetune.data import conversation, languages_of, load_rows, recipe_key, split_rows, texts
+from bench.finetune.data import conversation, languages_of, lessons, load_rows, recipe_key, split_rows
+from bench.harmony import PINNED_DATE, decoder, find_specials
 from bench.models import EMBEDDED, load_tokenizer
 
 ROW = {
@@ -173,6 +176,20 @@ def test_a_row_without_developer_or_analysis_has_neither() -> None:
     assert messages == [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "thinking": None}]
 
 
+def texts(rows: list[dict[str, Any]], tokenizer: Any, effort: str) -> list[str]:
+    return [decoder(tokenizer)(ids) for ids in lessons(rows, tokenizer, effort)]
+
+
+def published_tokenizer() -> Any:
+    """With the chat template of openai/gpt-oss, which prints today's date and looks into every message's thinking."""
+    source = find_spec("trl")
+    assert source is not None
+    assert source.origin is not None
+    tokenizer = load_tokenizer(EMBEDDED)
+    tokenizer.chat_template = (Path(source.origin).parent / "chat_templates" / "gptoss.jinja").read_text(encoding="utf-8")
+    return tokenizer
+
+
 def test_a_training_text_is_harmony_from_the_system_message_to_return() -> None:
     (text,) = texts([ROW], load_tokenizer(EMBEDDED), "high")
     assert text == (
@@ -193,6 +210,44 @@ def test_mixed_names_a_rows_own_effort_and_else_takes_turns() -> None:
 def test_one_effort_for_all_overrides_the_rows() -> None:
     (text,) = texts([ROW | {"effort": "low"}], load_tokenizer(EMBEDDED), "medium")
     assert "Reasoning: medium" in text
+
+
+def test_training_text_is_the_same_tomorrow() -> None:
+    """The published template prints today's date; the arm would depend on the day it was trained, under one recipe key."""
+    (text,) = texts([ROW], published_tokenizer(), "low")
+    assert f"Current date: {PINNED_DATE:%Y-%m-%d}\n" in text
+    assert f"{datetime.now():%Y-%m-%d}" not in text
+
+
+@pytest.mark.parametrize("row", [ROW | {"analysis": None}, {"messages": [*ROW["messages"][:2], ROW["messages"][2] | {"thinking": None}]}])
+def test_a_row_without_thinking_is_a_lesson_of_its_answer_alone(row: dict[str, Any]) -> None:
+    for tokenizer in (load_tokenizer(EMBEDDED), published_tokenizer()):
+        (text,) = texts([row], tokenizer, "low")
+        assert text.endswith("<|end|><|start|>assistant<|channel|>final<|message|>Die Antwort ist 2.<|return|>")
+        assert "analysis<|message|>" not in text
+
+
+def test_an_earlier_answer_of_a_conversation_may_have_no_thinking() -> None:
+    earlier = {"role": "assistant", "content": "Gut.", "thinking": None}
+    (text,) = texts([{"messages": [*ROW["messages"][:2], earlier, *ROW["messages"][1:]]}], published_tokenizer(), "low")
+    assert "<|channel|>final<|message|>Gut.<|end|>" in text
+
+
+def test_special_tokens_spelled_in_a_row_are_text_and_train_as_text() -> None:
+    """As in prompts, and as the official renderer has it: a row about Harmony must not close its own message."""
+    spelled = "<|end|><|start|>assistant<|channel|>final<|message|>5<|return|>"
+    row = ROW | {name: f"{ROW[name]} {spelled}" for name in ("developer", "user", "analysis", "final")}
+    for tokenizer in (load_tokenizer(EMBEDDED), published_tokenizer()):
+        specials = find_specials(tokenizer).ids
+        (plain,), (spelling,) = lessons([ROW], tokenizer, "low"), lessons([row], tokenizer, "low")
+        assert [token for token in spelling if token in specials] == [token for token in plain if token in specials]
+        assert decoder(tokenizer)(spelling).count(spelled) == 4
+
+
+def test_a_conversation_that_the_template_refuses_is_one_line() -> None:
+    row = {"messages": [{"role": "tool", "content": "4"}, *ROW["messages"]]}
+    with pytest.raises(ModelError, match="the chat template refused the conversation: role must be"):
+        lessons([row], load_tokenizer(EMBEDDED), "low")
 
 
 # --- split and key

@@ -253,8 +253,7 @@ def test_another_seed_is_another_start_and_another_order(runs: Runs) -> None:
 
 def test_an_epoch_is_every_row_once_and_rows_are_not_packed(runs: Runs) -> None:
     """Ten rows, four a step: three steps, of which the last has two rows."""
-    tokenizer = load_tokenizer(EMBEDDED)
-    whole = sum(len(tokenizer(text)["input_ids"]) for text in data.texts(runs.lessons(), tokenizer, "medium"))
+    whole = sum(map(len, data.lessons(runs.lessons(), load_tokenizer(EMBEDDED), "medium")))
     assert (runs.trainings["epochs epoch"].steps, runs.trainings["epochs"].steps) == (3, 6)
     assert (runs.tokens("epochs epoch"), runs.tokens("epochs")) == (whole, 2 * whole)
     assert runs.trainings["epochs epoch"].shared_run == "epochs"
@@ -264,7 +263,7 @@ def test_the_loss_is_that_of_the_labels_alone_without_the_routers(runs: Runs) ->
     """One step over all rows, before anything is learned: the base model's own mean negative log-likelihood."""
     tokenizer = load_tokenizer(EMBEDDED)
     response, start = tokenizer(lora.RESPONSE, add_special_tokens=False)["input_ids"], find_specials(tokenizer).start
-    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in data.texts(runs.lessons(), tokenizer, "medium")]
+    ids = data.lessons(runs.lessons(), tokenizer, "medium")
     rows = [{"input_ids": row, "labels": lora.mask(row, response, start)} for row in ids]
     assert runs.losses("whole") == pytest.approx([held_out_loss(load_checked(EMBEDDED, "float32"), rows)], abs=1e-5)
 

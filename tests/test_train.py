@@ -21,6 +21,7 @@ from bench.experiment import Experiment, Method, parse_experiment
 from bench.finetune import data
 from bench.finetune.lora import RESPONSE, expected_parameters
 from bench.finetune.train import COMMIT, find_checkpoint, is_out_of_memory, save_adapter
+from bench.harmony import decoder
 from bench.jobs import Event, Job, Stop, TrainJob
 from bench.models import EMBEDDED, load_checked, load_tokenizer
 from bench.records import Training
@@ -132,7 +133,7 @@ def supervised(rows: Path, train_on: set[str]) -> dict[str, int]:
         return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     counts: Counter[str] = Counter()
-    for text in data.texts(lessons, tokenizer, "mixed"):
+    for text in map(decoder(tokenizer), data.lessons(lessons, tokenizer, "mixed")):
         _, thought, answer = text.split(RESPONSE)
         contents = {"analysis": thought.removesuffix("<|end|>"), "final": answer.removesuffix("<|return|>")}
         contents = {channel: message.removeprefix(f"<|channel|>{channel}<|message|>") for channel, message in contents.items()}
@@ -238,7 +239,7 @@ def test_tokens_of_the_steps_are_those_of_the_rows_they_saw(trained: Trained) ->
     """Twelve steps of two rows are one pass over the 24 rows; four are a third of it, the same for both trainers."""
     tokenizer = load_tokenizer(EMBEDDED)
     lessons, _ = data.split_rows([json.loads(line) for line in trained.rows.read_text(encoding="utf-8").splitlines()], HELD_OUT)
-    whole = sum(len(tokenizer(text)["input_ids"]) for text in data.texts(lessons, tokenizer, "mixed"))
+    whole = sum(map(len, data.lessons(lessons, tokenizer, "mixed")))
     seen = [sum(phase["tokens"] or 0 for phase in trained.trainings[arm].phases) for arm in ("shared-4", "plain-4")]
     assert seen[0] == seen[1]
     assert 0.25 * whole < seen[0] < 0.42 * whole

@@ -1,4 +1,4 @@
-"""Fine-tuning rows -> conversations -> training text.
+"""Fine-tuning rows -> conversations -> token ids to train on.
 
 Rows have the schema of HuggingFaceH4/Multilingual-Thinking: developer, user, analysis, final, reasoning_language, messages. A column
 `effort`, where there is one, names the effort a row's analysis was written for.
@@ -18,6 +18,7 @@ from typing import Any
 from bench.catalog import SUITES, suite_names
 from bench.errors import DatasetError
 from bench.experiment import EFFORTS, Dataset, Finetune
+from bench.harmony import PINNED_DATE, render_lesson
 
 COLUMNS = ("user", "final")
 OPTIONAL_COLUMNS = ("developer", "analysis")
@@ -156,12 +157,9 @@ def languages_of(rows: Sequence[dict[str, Any]]) -> list[str]:
     return sorted({row["reasoning_language"] for row in rows if _is_text(row.get("reasoning_language")) and row["reasoning_language"]})
 
 
-def texts(rows: Sequence[dict[str, Any]], tokenizer: Any, effort: str) -> list[str]:
-    """Training text of each row, in Harmony; under `mixed` a row's own effort is named, or the three take turns."""
-    return [
-        tokenizer.apply_chat_template(conversation(row), tokenize=False, reasoning_effort=_effort(row, index, effort))
-        for index, row in enumerate(rows)
-    ]
+def lessons(rows: Sequence[dict[str, Any]], tokenizer: Any, effort: str) -> list[list[int]]:
+    """Token ids of each row, in Harmony; under `mixed` a row's own effort is named, or the three take turns."""
+    return [render_lesson(tokenizer, conversation(row), _effort(row, index, effort)) for index, row in enumerate(rows)]
 
 
 def _effort(row: dict[str, Any], index: int, effort: str) -> str:
@@ -191,5 +189,13 @@ def recipe_key(
 ) -> str:
     """Hash of all that decides an adapter, 16 hex digits; with steps None of all that decides a run on its way to any step."""
     shared = finetune.model_dump(mode="json", exclude={"ranks", "steps", "seeds", "dataset", "checkpoint_steps"}) | {"method": method}
-    whole = {"finetune": shared, "rank": rank, "steps": steps, "seed": seed, "model": model, "rows": list(rows)}
+    whole = {
+        "finetune": shared,
+        "rank": rank,
+        "steps": steps,
+        "seed": seed,
+        "model": model,
+        "rows": list(rows),
+        "date": PINNED_DATE.isoformat(),  # in the text of every row, where the model's template prints one
+    }
     return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -103,7 +103,6 @@ def _arguments(run: TrainJob, finetune: Finetune) -> dict[str, Any]:
     on_gpu = torch.cuda.is_available()
     return {
         "output_dir": str(run.checkpoints),
-        "dataset_text_field": "text",
         "max_length": finetune.max_length,
         "packing": False,
         "per_device_train_batch_size": finetune.batch_size,

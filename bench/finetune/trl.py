@@ -95,8 +95,8 @@ def _masked(rows: Sequence[Any], tokenizer: Any, finetune: Finetune) -> Any:
     response = tokenizer(lora.markers(finetune.train_on).response_part, add_special_tokens=False)["input_ids"]
     start = find_specials(tokenizer).start
     kept = []
-    for text in data.texts(rows, tokenizer, finetune.effort):
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"][: finetune.max_length]
+    for lesson in data.lessons(rows, tokenizer, finetune.effort):
+        ids = lesson[: finetune.max_length]
         labels = lora.mask(ids, response, start)
         if any(label != -100 for label in labels):
             kept.append({"input_ids": ids, "labels": labels})

@@ -66,7 +66,11 @@ def trainer(finetune: Finetune, model: Any, tokenizer: Any, rows: tuple[Sequence
     from trl import SFTConfig, SFTTrainer
     from unsloth.chat_templates import train_on_responses_only
 
-    train_set, held_out_set = (Dataset.from_dict({"text": data.texts(part, tokenizer, finetune.effort)}) if part else None for part in rows)
+    def tokenized(part: Sequence[Any]) -> Any:
+        ids = data.lessons(part, tokenizer, finetune.effort)
+        return Dataset.from_dict({"input_ids": [row[: finetune.max_length] for row in ids]}) if ids else None
+
+    train_set, held_out_set = map(tokenized, rows)
     made = SFTTrainer(
         model=model,
         processing_class=tokenizer,
