@@ -183,7 +183,7 @@ class Training(Record):
     adapter_bytes: int | None = None
     adapter_sha256: str | None = None
     optimizer: str | None = None
-    """The optimizer that really ran."""
+    """The optimizer that really ran: adamw_8bit, adamw_torch, adamw_torch_fused or adafactor."""
     key: str = ""
     """Hash of all that decides the adapter; the record is reused on resume only under the same key."""
     shared_run: str | None = None

@@ -207,7 +207,8 @@ def test_schedules_after_one_step_of_warm_up(runs: Runs) -> None:
 
 
 def test_optimizer(runs: Runs) -> None:
-    assert (runs.trainings["adafactor"].optimizer, runs.trainings["plain"].optimizer) == ("Adafactor", "AdamW")
+    assert (runs.trainings["adafactor"].optimizer, runs.trainings["plain"].optimizer) == ("adafactor", "adamw_torch")
+    assert (runs.trainings["all unsloth"].optimizer, runs.trainings["all trl"].optimizer) == ("adamw_torch_fused", "adamw_torch_fused")
     assert runs.weights("adafactor") != runs.weights("plain")
 
 

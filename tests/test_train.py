@@ -20,7 +20,7 @@ from bench.executors import WORKER, LocalExecutor, child_environment
 from bench.experiment import Experiment, Method, parse_experiment
 from bench.finetune import data
 from bench.finetune.lora import RESPONSE, expected_parameters
-from bench.finetune.train import COMMIT, find_checkpoint, is_out_of_memory, save_adapter
+from bench.finetune.train import COMMIT, find_checkpoint, is_out_of_memory, optimizer_name, save_adapter
 from bench.harmony import decoder
 from bench.jobs import Event, Job, Stop, TrainJob
 from bench.models import EMBEDDED, load_checked, load_tokenizer
@@ -167,7 +167,7 @@ def test_the_record_says_what_was_trained(trained: Trained) -> None:
         assert record.peak_vram_bytes is None
         assert record.peak_rss_bytes is not None
         assert record.peak_rss_bytes > 2**28
-        assert (record.key, record.shared_run, record.alpha, record.optimizer) == ("k", "shared-4", 16, "AdamW")
+        assert (record.key, record.shared_run, record.alpha, record.optimizer) == ("k", "shared-4", 16, "adamw_torch_fused")
         assert record.languages
         assert record.adapter_bytes == len(trained.weights(record.arm))
         assert record.adapter_sha256 == hashlib.sha256(trained.weights(record.arm)).hexdigest()
@@ -215,6 +215,24 @@ def test_no_token_of_another_channel_is_supervised(trained: Trained) -> None:
 
 def test_both_channels_are_supervised_and_each_row_ends_once(trained: Trained) -> None:
     assert trained.trainings["shared-4"].supervised_tokens == supervised(trained.rows, {"analysis", "final"})
+
+
+def test_optimizers_of_one_class_name_are_told_apart() -> None:
+    import torch
+    from bitsandbytes.optim import AdamW
+    from transformers.optimization import Adafactor
+
+    weights = [torch.nn.Parameter(torch.zeros(4, 4))]
+    found = [
+        optimizer_name(optimizer)
+        for optimizer in (
+            AdamW(weights, optim_bits=8),
+            torch.optim.AdamW(weights),
+            torch.optim.AdamW(weights, fused=True),
+            Adafactor(weights, lr=1e-3, relative_step=False, scale_parameter=False),
+        )
+    ]
+    assert found == ["adamw_8bit", "adamw_torch", "adamw_torch_fused", "adafactor"]
 
 
 # --- what a run cost

@@ -316,7 +316,7 @@ class _Course:
                 peak_rss_bytes=largest(phase.peak_rss_bytes for phase in training),
                 adapter_bytes=weights.stat().st_size,
                 adapter_sha256=sha256_of(weights),
-                optimizer=type(_innermost(self.trainer.optimizer)).__name__,
+                optimizer=optimizer_name(self.trainer.optimizer),
                 key=stop.key,
                 shared_run=max(self.run.stops, key=lambda other: self.steps[other.arm]).arm if len(self.run.stops) > 1 else None,
                 phases=phase_records(phases),
@@ -407,5 +407,17 @@ def held_out_loss(model: Any, rows: Any) -> float | None:
     return total / tokens if tokens else None
 
 
-def _innermost(optimizer: Any) -> Any:
-    return getattr(optimizer, "optimizer", optimizer)
+def optimizer_name(optimizer: Any) -> str:
+    """What runs, told by the optimizer itself in the experiment's words: adamw_8bit, adamw_torch, adamw_torch_fused, adafactor.
+
+    What was asked for does not tell: Unsloth takes another one where there is no GPU, and the classes of all three are called AdamW.
+    """
+    import torch
+
+    inner = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
+    name = type(inner).__name__.lower().removesuffix("8bit")
+    if type(inner).__module__.startswith("bitsandbytes."):
+        return f"{name}_{inner.args.optim_bits}bit"
+    if isinstance(inner, torch.optim.AdamW):
+        return f"{name}_torch_fused" if any(group.get("fused") for group in inner.param_groups) else f"{name}_torch"
+    return name
