@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.sync_api import Browser as Program
-from playwright.sync_api import Page, sync_playwright
+
+if TYPE_CHECKING:  # conftest.py imports this file everywhere, on GPU machines without Playwright too
+    from playwright.sync_api import Browser as Program
+    from playwright.sync_api import Page
 
 PHONE = 500
 """Narrower pages are shown as on a phone."""
@@ -68,6 +70,8 @@ def browser() -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("no chromium on this machine: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=program)
         yield Browser(opened)

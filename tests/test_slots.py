@@ -107,13 +107,13 @@ def forwards(model: Any) -> Iterator[list[tuple[int, int]]]:
 
 
 @cache
-def embedded() -> tuple[Any, frozenset[int], list[Row]]:
-    """The shipped model, its stop tokens, and 12 questions in several languages at three efforts."""
+def embedded(questions: int = 12) -> tuple[Any, frozenset[int], list[Row]]:
+    """The shipped model, its stop tokens, and questions in several languages at three efforts."""
     tokenizer = load_tokenizer(EMBEDDED)
-    questions = [json.loads(line)["question"] for line in DEV.read_text(encoding="utf-8").splitlines()[:12]]
+    asked = [json.loads(line)["question"] for line in DEV.read_text(encoding="utf-8").splitlines()[:questions]]
     limits = {"low": 16, "medium": 24, "high": 40}
     rows = []
-    for number, question in enumerate(questions):
+    for number, question in enumerate(asked):
         effort = tuple(limits)[number % 3]
         messages = [{"role": "developer", "content": "reasoning language: German"}, {"role": "user", "content": question}]
         rows.append(Row(tuple(render(tokenizer, messages, effort)), limits[effort]))
