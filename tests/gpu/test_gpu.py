@@ -26,7 +26,7 @@ from bench.jobs import EvaluateJob, Event, Job, PassSpec, Stop, TrainJob
 from bench.models import EMBEDDED
 from bench.records import Canary, Phase, Run, Training
 
-pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]  # of libraries in other versions than the lock's, on a lent machine
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]  # of libraries in other versions than those of the lock
 
 LAYOUTS: dict[Format, str] = {"bf16": "bfloat16", "mxfp4": "mxfp4-packed", "bnb-4bit": "nf4-per-expert"}
 """Published layout -> how the experts lie in memory once Unsloth has loaded them on CUDA."""
