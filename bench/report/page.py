@@ -21,6 +21,7 @@ from bench.records import Run
 from bench.report import change_tables, cost_tables, evidence_tables, gate_tables, score_tables, words
 from bench.report.answers import Answers
 from bench.report.cells import Cells
+from bench.report.claims import claims
 from bench.report.figures import Figure
 from bench.report.flips import Flips, find_flips
 from bench.report.focus import Focus
@@ -181,7 +182,7 @@ def _sections(run: Run, focus: Focus, cells: Cells, figures: Mapping[str, Figure
         "training",
         "Training",
         drawn("training-loss", "training-memory", "phase-costs"),
-        [cost_tables.training(run), cost_tables.training_phases(run), phases(run), energy(run, focus)],
+        [cost_tables.training(run), cost_tables.training_phases(run), claims(run), phases(run), energy(run, focus)],
     )
 
 
