@@ -21,7 +21,7 @@ class Layout:
     columns: int
     """Columns in use, the sink not counted."""
     where: Tensor
-    """Decode: column of each row's new token, (rows, 1, 1, 1). Prefill: input index that ends up in each column, (rows, 1, columns, 1)."""
+    """Decode: column of each row's new token, (rows, 1). Prefill: input index that ends up in each column, (rows, 1, columns, 1)."""
     mask: Tensor | None
     """Additive, (rows, 1, 1, queries, columns + 1), the sink first; None where every query sees every column."""
 
@@ -33,6 +33,8 @@ class SlotCache:
         self.slots = slots
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
         self._windows: dict[int, int | None] = {}
+        self._starts: dict[tuple[int, int], Tensor] = {}
+        """Where the columns of each slot's heads start, by the number of heads and of columns, (slots, heads)."""
 
     def begin(self, first: int, last: Tensor, queries: int, width: int, shortest: int = 0) -> None:
         """Announce a forward over slots [first, first + rows).
@@ -72,15 +74,22 @@ class SlotCache:
         buffers = self._reserve(layer, keys, values, layout.columns + 1)
         held = [buffer.narrow(0, self.first, len(keys)).narrow(2, 0, layout.columns + 1) for buffer in buffers]
         if self.queries == 1:
-            for view, new in zip(held, (keys, values), strict=True):
-                view.scatter_(2, layout.where.expand(new.shape), new)
+            places = (self._start(*buffers[0].shape[1:3])[self.first : self.first + len(keys)] + layout.where).flatten()
+            for buffer, new in zip(buffers, (keys, values), strict=True):
+                buffer.view(-1, buffer.shape[3]).index_copy_(0, places, new.reshape(-1, buffer.shape[3]))
             return held[0], held[1], layout.mask
         for view, new in zip(held, (keys, values), strict=True):
             view[:, :, 1:] = new.gather(2, layout.where.expand(-1, new.shape[1], -1, new.shape[3]))
         return functional.pad(keys, (0, 0, 1, 0)), functional.pad(values, (0, 0, 1, 0)), layout.mask
 
+    def _start(self, heads: int, columns: int) -> Tensor:
+        if (start := self._starts.get((heads, columns))) is None:
+            start = torch.arange(self.slots * heads, device=self.last.device).view(self.slots, heads) * columns
+            self._starts[heads, columns] = start
+        return start
+
     def _decode_layout(self, window: int, dtype: torch.dtype) -> Layout:
-        columns, where = min(window, self.width), (1 + self.last % window)[:, None, None, None]
+        columns, where = min(window, self.width), (1 + self.last % window)[:, None]
         if self.shortest >= columns:
             return Layout(columns, where, None)
         visible = torch.arange(columns + 1, device=self.last.device) <= 1 + self.last[:, None]

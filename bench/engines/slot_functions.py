@@ -16,6 +16,7 @@ from transformers import AttentionInterface
 from transformers.integrations.moe import ExpertsInterface
 
 from bench.engines.slot_cache import SlotCache
+from bench.engines.small_products import Linear, linear, small_products
 
 NAME = "effortbench_slots"
 
@@ -76,16 +77,23 @@ def _feed_forward(module: Any, states: Tensor, experts: list[int], counts: list[
 
 
 def _project(module: Any, name: str, states: Tensor, experts: list[int], counts: list[int]) -> Tensor:
-    weight = getattr(module, name)  # read once: a LoRA-wrapped weight is computed at each access
-    if not module.is_transposed:
+    linears = _held.get((module, name))
+    if linears is None:
+        linears = _held[module, name] = _linears(module, name)
+    return torch.cat([linears[expert](given) for expert, given in zip(experts, states.split(counts), strict=True)])
+
+
+def _linears(module: Any, name: str) -> list[Linear]:
+    """A linear map an expert. The weights are read once: where LoRA wraps them, they are computed at each access."""
+    weight = getattr(module, name)
+    if module.is_transposed:
         weight = weight.transpose(1, 2)
-    bias = getattr(module, f"{name}_bias") if module.has_bias else None
-    output = states.new_empty(len(states), weight.shape[-1])
-    for expert, given, made in zip(experts, states.split(counts), output.split(counts), strict=True):
-        torch.mm(given, weight[expert], out=made)
-        if bias is not None:
-            made += bias[expert]
-    return output
+    biases = getattr(module, f"{name}_bias") if module.has_bias else [None] * len(weight)
+    return [linear(*each) for each in zip(weight, biases, strict=True)]
+
+
+_held: dict[tuple[Any, str], list[Linear]] = {}
+"""Linear maps of the experts, by module and projection, of the model that is being served."""
 
 
 AttentionInterface.register(NAME, slot_attention)
@@ -98,9 +106,13 @@ def slot_functions(model: Any) -> Iterator[None]:
     attention, experts = model.config._attn_implementation, model.config._experts_implementation
     try:
         model.set_attn_implementation(NAME)
-        if model.device.type == "cpu":  # on CUDA transformers' grouped products are better, and need no host round trip
-            model.set_experts_implementation(NAME)
-        yield
+        if model.device.type != "cpu":  # transformers' grouped products are better there, and need no host round trip
+            yield
+            return
+        model.set_experts_implementation(NAME)
+        with small_products(model):
+            yield
     finally:
+        _held.clear()
         model.set_attn_implementation(attention)
         model.set_experts_implementation(experts)

@@ -22,8 +22,10 @@ from bench.engines.slot_cache import SlotCache
 from bench.engines.slot_functions import slot_functions
 from bench.records import StopReason
 
-PREFILL_TOKENS = 8192
-"""Most padded prompt tokens of one prefill: bounds its memory."""
+PREFILL_TOKENS = {"cpu": 1024}
+"""Most padded prompt tokens of one prefill, by device: on a CPU what its layers hand on stays in the cache."""
+MOST_PREFILL_TOKENS = 8192
+"""On any other device: bounds the memory of a prefill."""
 
 
 class SlotsUnsupportedError(Exception):
@@ -54,10 +56,10 @@ class SlotEngine(LocalEngine):
     name = "slots"
 
     def __init__(
-        self, model: Any, stop_ids: frozenset[int], slots: int, *, prefill_tokens: int = PREFILL_TOKENS, recorder: Recorder | None = None
+        self, model: Any, stop_ids: frozenset[int], slots: int, *, prefill_tokens: int | None = None, recorder: Recorder | None = None
     ):
         super().__init__(model, stop_ids, slots)
-        self.prefill_tokens = prefill_tokens
+        self.prefill_tokens = prefill_tokens or PREFILL_TOKENS.get(model.device.type, MOST_PREFILL_TOKENS)
         self._device, self._layers = model.device, model.config.get_text_config().num_hidden_layers
         self.recorder = recorder
         """How decode steps are recorded, to be replayed; None runs each as it comes."""
