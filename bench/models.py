@@ -35,6 +35,11 @@ def find_model(model: Model) -> Path:
         folder = _download(model)
     if not os.path.isdir(folder):  # unlike Path.is_dir, no error on a name too long to be one
         raise ModelError(f"no model {model.id!r}: expected `embedded`, a folder, or a hub id such as unsloth/gpt-oss-20b")
+    return check_model(folder)
+
+
+def check_model(folder: Path) -> Path:
+    """The folder, where it holds a model in safetensors that asks for no code of its own. Raises ModelError."""
     _read_json(folder / "config.json")
     if not list(folder.glob("*.safetensors")):
         raise ModelError(f"{folder}: no *.safetensors file; other weight formats can run code when loaded and are refused")

@@ -247,6 +247,18 @@ def test_what_cannot_be_saved_is_one_line_exit_2(call: Any, tmp_path: Path, arm:
     assert not (tmp_path / "saved").exists()
 
 
+def test_a_base_that_is_not_there_is_one_line_exit_2(call: Any, tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path / "run", fabricate_experiment(), fabricate_environment(), ""):
+        pass
+    adapter = tmp_path / "run" / "adapters" / "r16-s200"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA"}', encoding="utf-8")
+    (adapter / "adapter_model.safetensors").touch()
+    answer = call("save", "run", "r16-s200", "--format", "merged-16bit", "--out", "saved", "--base", "nowhere")
+    assert_one_line(answer, "nowhere: no config.json; expected the folder of a transformers model")
+    assert not (tmp_path / "saved").exists()
+
+
 def test_an_existing_folder_is_not_touched_without_resume(call: Any, tmp_path: Path) -> None:
     with RunFolder.create(tmp_path / "run", fabricate_experiment(), fabricate_environment(), ""):
         pass
