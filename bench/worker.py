@@ -106,11 +106,13 @@ def run_training(job: TrainJob, emit: Emit) -> None:
 
 def run_evaluation(job: EvaluateJob, emit: Emit) -> None:
     """Load the arm once, ask its canaries, run every pass, tell each sample as it ends and each pass's cost."""
+    from bench.meter import memory_told
     from bench.models import load_for_evaluation, load_tokenizer, load_unmerged
 
     _one_thread_on_cpu()
     # before the tokenizer: it may import unsloth, which patches transformers. Canaries need the adapter beside the weights first
-    model = (load_unmerged if job.has_canaries else load_for_evaluation)(job.base, job.experiment.model, job.adapter)
+    with memory_told("load"):
+        model = (load_unmerged if job.has_canaries else load_for_evaluation)(job.base, job.experiment.model, job.adapter)
     tokenizer = load_tokenizer(job.base)
     if job.has_canaries:
         model = _ask_canaries(job, model, tokenizer, emit)

@@ -16,12 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from bench.errors import ArmError
+from bench.errors import ArmError, is_out_of_memory
 from bench.experiment import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Finetune
 from bench.finetune import data, lora
 from bench.harmony import CHANNELS, find_specials
 from bench.jobs import Stop, TrainJob
-from bench.meter import Meter, Reading
+from bench.meter import Meter, Reading, no_memory
 from bench.models import expert_layout, load_tokenizer
 from bench.phases import largest, median, merge_phases, phase_records
 from bench.records import LossPoint, Training, TrainingPhase
@@ -137,13 +137,6 @@ def _count_supervised(rows: Any, tokenizer: Any) -> dict[str, int]:
     return dict(counts)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device, or the host, had no memory left; torch's CPU allocator says so in words alone."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
 class _Phases:
     """Measures the phases, one at a time, and tells each segment as it ends."""
 
@@ -178,7 +171,7 @@ class _Phases:
             failed = self._fail()
             if failed is None or not is_out_of_memory(error):
                 raise
-            raise ArmError(f"out of memory in {failed.name}, {_peak_words(failed)}: {' '.join(str(error).split())[:200]}") from error
+            raise no_memory(failed.name, failed, error) from error
 
     def begin(self, name: PhaseName, tokens: int = 0) -> None:
         """`tokens` is how many were seen before."""
@@ -212,12 +205,6 @@ class _Phases:
         self.segments.append(segment)
         self._on_phase(segment)
         return segment
-
-
-def _peak_words(phase: TrainingPhase) -> str:
-    if phase.peak_vram_bytes is None or phase.peak_reserved_bytes is None:
-        return f"with {(phase.peak_rss_bytes or 0) / 2**30:.2f} GiB resident"
-    return f"with {phase.peak_vram_bytes / 2**30:.2f} GiB allocated and {phase.peak_reserved_bytes / 2**30:.2f} GiB reserved at the peak"
 
 
 def _wait_for_device() -> None:
