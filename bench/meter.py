@@ -202,7 +202,7 @@ def metered() -> Iterator[Reading]:
 
 @contextmanager
 def memory_told(doing: str) -> Iterator[None]:
-    """A block near a process's beginning that may run out of memory; raises ArmError with the process's peak where it does.
+    """A block that may run out of memory; raises ArmError with the peaks since they were last reset where it does.
 
     Unlike a meter it leaves the device alone before the block, which may import what must come before the device's first use.
     """

@@ -20,7 +20,7 @@ from bench.executors import WORKER, LocalExecutor, child_environment
 from bench.experiment import Experiment, Method, parse_experiment
 from bench.finetune import data
 from bench.finetune.lora import RESPONSE, expected_parameters
-from bench.finetune.train import COMMIT, find_checkpoint, optimizer_name, save_adapter
+from bench.finetune.train import COMMIT, find_checkpoint, held_out_loss, optimizer_name, save_adapter
 from bench.harmony import decoder
 from bench.jobs import Event, Job, Stop, TrainJob
 from bench.models import EMBEDDED, load_checked, load_tokenizer
@@ -380,6 +380,42 @@ def test_a_run_without_memory_says_where_and_tells_the_peak_reached(trained: Tra
     assert failures["large"].reason.startswith("out of memory in first_step, with ")
     assert (told[-1]["phase"]["name"], told[-1]["phase"]["wall_s"]) == ("first_step", None)
     assert told[-1]["phase"]["peak_rss_bytes"] > 2**28
+
+
+def test_an_arm_that_is_saved_outlives_a_lack_of_memory_for_its_held_out_loss(trained: Trained, tmp_path: Path) -> None:
+    forgetful = (
+        "import torch, bench.finetune.train as train\n"
+        "train.held_out_loss = lambda *_: torch.empty(2**60)\n"
+        "from bench.worker import main; main()"
+    )
+    run = trained.job("unmeasured", (1,), "trl")
+    executor = LocalExecutor(1, tmp_path / "logs", command=(sys.executable, "-c", forgetful))
+    assert executor.run([run], trained.hear) == {}
+    record = trained.trainings["unmeasured-1"]
+    assert (record.status, record.held_out_loss) == ("trained", None)
+    log = (tmp_path / "logs" / "unmeasured.log").read_text(encoding="utf-8")
+    assert "unmeasured: out of memory in held-out loss, with " in log
+
+
+# --- held-out loss
+
+
+def test_held_out_loss_is_that_of_all_logits_without_making_them() -> None:
+    """By the places with a label, a few at a time; a row without any adds nothing."""
+    import torch
+
+    model = load_checked(EMBEDDED, "float32")
+    ids = torch.randint(500, (300,), generator=torch.Generator().manual_seed(3)).tolist()
+    labels = [token if place > 40 and place % 7 else -100 for place, token in enumerate(ids)]
+    made: list[int] = []
+    hook = model.lm_head.register_forward_hook(lambda _, __, logits: made.append(logits.shape[1]))
+    found = held_out_loss(model, [{"input_ids": ids, "labels": labels}, {"input_ids": ids[:9], "labels": [-100] * 9}])
+    hook.remove()
+    with torch.inference_mode():
+        logits = model(torch.tensor([ids]), use_cache=False).logits[0, :-1]
+    assert found == pytest.approx(torch.nn.functional.cross_entropy(logits, torch.tensor(labels[1:])).item(), abs=1e-6)
+    assert made == [1]
+    assert held_out_loss(model, [{"input_ids": ids[:9], "labels": [-100] * 9}]) is None
 
 
 SAVE = """

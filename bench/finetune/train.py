@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import shutil
 import time
 from collections import Counter
@@ -21,7 +22,7 @@ from bench.experiment import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Finetune
 from bench.finetune import data, lora
 from bench.harmony import CHANNELS, find_specials
 from bench.jobs import Stop, TrainJob
-from bench.meter import Meter, Reading, no_memory
+from bench.meter import Meter, Reading, memory_told, no_memory
 from bench.models import expert_layout, load_tokenizer
 from bench.phases import largest, median, merge_phases, phase_records
 from bench.records import LossPoint, Training, TrainingPhase
@@ -29,6 +30,8 @@ from bench.store import sha256_of, sync_folder, whole_folder, write_atomic
 
 COMMIT = "effortbench.json"
 """Written into a checkpoint last: one without it is not whole."""
+PLACES_AT_ONCE = 128
+"""Whose logits held-out loss holds side by side: 0.1 GB in float32, with a vocabulary of 200,000."""
 PhaseName = Literal["load", "lora", "first_step", "steady", "save"]
 
 
@@ -296,7 +299,7 @@ class _Course:
                 arm=stop.arm,
                 steps=step,
                 losses=[dataclasses.asdict(point) for point in self.losses],
-                held_out_loss=held_out_loss(self.trainer.model, self.trainer.eval_dataset),
+                held_out_loss=self._held_out_loss(),
                 wall_s=sum(training_s) if training_s else None,
                 peak_vram_bytes=largest(phase.peak_vram_bytes for phase in training),
                 peak_reserved_bytes=largest(phase.peak_reserved_bytes for phase in training),
@@ -310,6 +313,20 @@ class _Course:
                 resumed_from=self.resumed_from,
             )
         )
+
+    def _held_out_loss(self) -> float | None:
+        """None too where there is no memory for it: the adapter is saved by then, and is worth more."""
+        import torch
+
+        found = None
+        try:
+            with memory_told("held-out loss"):
+                found = held_out_loss(self.trainer.model, self.trainer.eval_dataset)
+        except ArmError as error:
+            logging.getLogger(__name__).warning("%s: %s; it stays unknown", self.run.name, error)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # what was cached for it would stand in the next phase's reserved peak
+        return found
 
     def commit(self, step: int) -> None:
         """Declare the checkpoint that was just written whole, then remove those before it."""
@@ -383,15 +400,46 @@ def held_out_loss(model: Any, rows: Any) -> float | None:
     was_training = model.training
     model.eval()
     total, tokens = 0.0, 0
-    with torch.inference_mode():
-        for row in rows:
-            ids = torch.tensor([row["input_ids"]], device=model.device)
-            labels = torch.tensor(row["labels"][1:], device=model.device)
-            logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()
-            total += torch.nn.functional.cross_entropy(logits, labels, ignore_index=-100, reduction="sum").item()
-            tokens += int((labels != -100).sum())
-    model.train(was_training)
+    try:
+        with torch.inference_mode():
+            for row in rows:
+                following = torch.tensor(row["labels"][1:], device=model.device)
+                places = (following != -100).nonzero()[:, 0]
+                if len(places):
+                    total += _negative_log_likelihood(model, row["input_ids"], places, following[places])
+                    tokens += len(places)
+    finally:
+        model.train(was_training)
     return total / tokens if tokens else None
+
+
+def _negative_log_likelihood(model: Any, input_ids: list[int], places: Any, wanted: Any) -> float:
+    """Sum over the row's `places` of that of the `wanted` next tokens.
+
+    Logits are made where the model calls its head, of a few places at a time: all of a row's over a vocabulary of 200,000 would be the
+    largest tensor of the whole run.
+    """
+    import torch
+
+    losses: list[float] = []
+
+    def add(logits_of: Callable[[Any], Any]) -> None:
+        for some, tokens in zip(places.split(PLACES_AT_ONCE), wanted.split(PLACES_AT_ONCE), strict=True):
+            losses.append(torch.nn.functional.cross_entropy(logits_of(some).float(), tokens, reduction="sum").item())
+
+    def before_head(head: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden = inputs[0]
+        add(lambda some: head.forward(hidden[0, some]))
+        return (hidden[:, -1:],)  # the model's own call has one place left
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(before_head)
+    try:
+        logits = model(input_ids=torch.tensor([input_ids], device=model.device), use_cache=False).logits
+    finally:
+        hook.remove()
+    if not losses:  # a forward that was compiled before does not see the hook
+        add(lambda some: logits[0, some])
+    return sum(losses)
 
 
 def optimizer_name(optimizer: Any) -> str:
