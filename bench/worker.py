@@ -99,6 +99,7 @@ def run_training(job: TrainJob, emit: Emit) -> None:
     listener = Listener(
         on_step=lambda point: emit({"event": "step", **dataclasses.asdict(point)}),
         on_phase=lambda phase: emit({"event": "training_phase", "phase": dataclasses.asdict(phase)}),
+        on_known=lambda known: emit({"event": "training_known", "training": dataclasses.asdict(known)}),
         on_trained=lambda training: emit({"event": "trained", "training": dataclasses.asdict(training)}),
     )
     train(job, listener)

@@ -318,7 +318,7 @@ def kill_at(step: int, run: TrainJob, log: Path) -> None:
             process.stdin.close()
             for line in process.stdout:
                 event = json.loads(line)
-                assert event["event"] in ("training_phase", "step"), event
+                assert event["event"] in ("training_phase", "training_known", "step"), event
                 if event.get("step") == step:
                     process.kill()
                     return
@@ -378,6 +378,10 @@ def test_a_run_without_memory_says_where_and_tells_the_peak_reached(trained: Tra
     told: list[Event] = []
     failures = LocalExecutor(1, tmp_path / "logs", command=(sys.executable, "-c", limited)).run([run], lambda _, event: told.append(event))
     assert failures["large"].reason.startswith("out of memory in first_step, with ")
+    (known,) = [Training.from_dict(event["training"]) for event in told if event["event"] == "training_known"]
+    assert known.layout == "float32"
+    assert known.load_report == {"missing": 0, "unexpected": 0, "mismatched": 0}
+    assert known.trainable_by_kind == expected_parameters(load_checked(EMBEDDED, "float32").config, RANK, "attention")
     assert (told[-1]["phase"]["name"], told[-1]["phase"]["wall_s"]) == ("first_step", None)
     assert told[-1]["phase"]["peak_rss_bytes"] > 2**28
 

@@ -40,6 +40,8 @@ class Listener(NamedTuple):
 
     on_step: Callable[[LossPoint], None]
     on_phase: Callable[[TrainingPhase], None]
+    on_known: Callable[[Training], None]
+    """What is known of every arm before its first step, once: it has no arm, steps and rows yet."""
     on_trained: Callable[[Training], None]
 
 
@@ -64,8 +66,6 @@ def train(run: TrainJob, listener: Listener) -> None:
     with phases.measured("lora"):
         model = method.with_lora(run, finetune, base)
     by_kind = _check_trainable(run, finetune, model)
-    trainer = method.trainer(finetune, model, tokenizer, rows, _arguments(run, finetune))
-    kept = len(trainer.train_dataset)
     known = Training(
         arm="",
         status="trained",
@@ -77,14 +77,16 @@ def train(run: TrainJob, listener: Listener) -> None:
         method=run.method,
         trainable_parameters=sum(by_kind.values()),
         trainable_by_kind=by_kind,
-        rows_kept=kept,
-        rows_dropped=len(rows[0]) - kept,
-        supervised_tokens=_count_supervised(trainer.train_dataset, tokenizer),
         languages=data.languages_of(rows[0]),
         layout=layout,
         load_report=report,
         gradient_checkpointing=method.checkpointing(finetune),
     )
+    listener.on_known(known)
+    trainer = method.trainer(finetune, model, tokenizer, rows, _arguments(run, finetune))
+    kept = len(trainer.train_dataset)
+    supervised = _count_supervised(trainer.train_dataset, tokenizer)
+    known = dataclasses.replace(known, rows_kept=kept, rows_dropped=len(rows[0]) - kept, supervised_tokens=supervised)
     course = _Course(run, {stop.arm: finetune.count_steps(stop.steps, kept) for stop in run.stops}, known, trainer, phases, listener)
     course.go(finetune.checkpoint_steps)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
