@@ -54,6 +54,8 @@ class TrainJob(_Job):
     rank: int
     seed: int
     stops: tuple[Stop, ...]
+    arms: dict[str, Steps] = {}
+    """All arms of this run, those that an earlier process trained too, as its records name the longest; empty: those of the stops."""
     checkpoints: Path
     """Folder of what an interrupted run is gone on from; removed when the run is done."""
     key: str = ""

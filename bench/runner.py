@@ -22,7 +22,7 @@ from bench.card import write_cards
 from bench.catalog import Hub, Suite, TaskSuite, find_asked, find_suite, suite_names
 from bench.errors import ModelError, SuiteError, UsageError
 from bench.executors import Failure, LocalExecutor
-from bench.experiment import ADAPTER_WEIGHTS, Adapter, Arm, Confirm, Experiment, Extension, Select, load_experiment
+from bench.experiment import ADAPTER_WEIGHTS, Adapter, Arm, Confirm, Experiment, Extension, Select, Steps, load_experiment
 from bench.jobs import EvaluateJob, Event, Job, PassSpec, ProbeJob, Stop, TrainJob
 from bench.models import check_adapter, find_model, fingerprint, load_tokenizer
 from bench.phases import largest, merge_phases, phase_records
@@ -419,12 +419,14 @@ def _training_jobs(conductor: _Conductor) -> list[TrainJob]:
         **plan.experiment.model.model_dump(mode="json", include={"load_in_4bit", "dtype"}),
     }
     runs: dict[tuple[Any, ...], list[Stop]] = {}
+    served: dict[tuple[Any, ...], dict[str, Steps]] = {}
     for arm in plan.experiment.arms():
         if arm.rank is None or arm.steps is None or arm.seed is None or arm.method is None:
             continue
         key = recipe_key(finetune, arm.rank, arm.steps, arm.seed, model, plan.training_rows, arm.method)
         run = (arm.method, arm.rank, arm.seed, arm.steps if finetune.schedule_needs_last_step else None)
         stops = runs.setdefault(run, [])
+        served.setdefault(run, {})[arm.name] = arm.steps
         if conductor.folder.find_training(arm.name, key) is None:
             stops.append(Stop(arm=arm.name, steps=arm.steps, adapter=conductor.folder.adapter(arm.name), key=key))
     return [
@@ -436,6 +438,7 @@ def _training_jobs(conductor: _Conductor) -> list[TrainJob]:
             rank=run[1],
             seed=run[2],
             stops=tuple(stops),
+            arms=served[run],
             checkpoints=conductor.folder.checkpoints(name),
             key=recipe_key(finetune, run[1], run[3], run[2], model, plan.training_rows, run[0]),
         )

@@ -425,7 +425,8 @@ tell(event="training_phase", phase={"name": "load", "wall_s": 1.0 if is_first el
 known = {"status": "trained", "reason": None, "rank": 4, "seed": 3407, "alpha": 16, "method": "unsloth", "trainable_parameters": 7}
 for step, stop in zip((2, 4)[-len(job["stops"]):], job["stops"]):
     tell(event="step", step=step, loss=1.0, learning_rate=0.5)
-    tell(event="trained", training=known | {"arm": stop["arm"], "key": stop["key"], "steps": step})
+    told = {"arm": stop["arm"], "key": stop["key"], "steps": step, "shared_run": " ".join(job["arms"])}
+    tell(event="trained", training=known | told)
     if is_first: os.kill(os.getpid(), 9)
 tell(event="done")
 """
@@ -439,6 +440,7 @@ def test_a_training_run_that_is_killed_between_two_stops_is_tried_again_for_the_
         _train(_Conductor(plan, folder, executor, progress, None))
         found = [read_training(folder.path, arm) for arm in ("r4-s2", "r4-s4")]
     assert [(training.status, training.steps) for training in found if training] == [("trained", 2), ("trained", 4)]
+    assert {training.shared_run for training in found if training} == {"r4-s2 r4-s4"}  # the second process hears of both
     assert folder.failed_arms == {}
     assert [retry.job for retry in folder.retries] == ["train-unsloth-4-3407"]
     assert progress.summaries == ["2 arms trained in 1 runs"]

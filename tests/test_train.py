@@ -327,13 +327,15 @@ def kill_at(step: int, run: TrainJob, log: Path) -> None:
 
 @pytest.mark.parametrize(("method", "same_as"), [("unsloth", "shared-4"), ("trl", "plain-4")])
 def test_a_killed_run_goes_on_from_its_checkpoint_bit_for_bit(method: Method, same_as: str, trained: Trained, tmp_path: Path) -> None:
-    run = trained.job(f"killed-{method}", (4,), method, checkpoint_steps=1)
+    arms = {f"killed-{method}-{step}": step for step in (2, 4)}  # the first of which an earlier process had trained
+    run = trained.job(f"killed-{method}", (4,), method, checkpoint_steps=1).model_copy(update={"arms": arms})
     kill_at(3, run, tmp_path / "log")
     (torn := run.checkpoints / "checkpoint-3").mkdir(exist_ok=True)  # as where it was being written
     (torn / COMMIT).unlink(missing_ok=True)
     assert LocalExecutor(1, tmp_path / "logs").run([run], trained.hear) == {}
     record, whole = trained.trainings[f"killed-{method}-4"], trained.trainings[same_as]
     assert record.resumed_from == 2
+    assert record.shared_run == f"killed-{method}-4"
     assert trained.weights(record.arm) == trained.weights(same_as)
     assert (record.losses, record.held_out_loss) == (whole.losses, whole.held_out_loss)
     assert sum(phase["steps"] for phase in record.phases) == 4

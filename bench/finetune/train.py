@@ -86,7 +86,9 @@ def train(run: TrainJob, listener: Listener) -> None:
     trainer = method.trainer(finetune, model, tokenizer, rows, _arguments(run, finetune))
     kept = len(trainer.train_dataset)
     supervised = _count_supervised(trainer.train_dataset, tokenizer)
-    known = dataclasses.replace(known, rows_kept=kept, rows_dropped=len(rows[0]) - kept, supervised_tokens=supervised)
+    known = dataclasses.replace(
+        known, rows_kept=kept, rows_dropped=len(rows[0]) - kept, supervised_tokens=supervised, shared_run=_longest(run, finetune, kept)
+    )
     course = _Course(run, {stop.arm: finetune.count_steps(stop.steps, kept) for stop in run.stops}, known, trainer, phases, listener)
     course.go(finetune.checkpoint_steps)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
@@ -99,6 +101,12 @@ def _check_trainable(run: TrainJob, finetune: Finetune, model: Any) -> dict[str,
     if found != expected:
         raise ArmError(f"LoRA reached {found} trainable parameters, expected {expected}: the targets mean something else on this model")
     return found
+
+
+def _longest(run: TrainJob, finetune: Finetune, rows: int) -> str | None:
+    """The longest of the arms that the run serves, whichever of them are left to train; None where it serves one alone."""
+    arms = run.arms or {stop.arm: stop.steps for stop in run.stops}
+    return max(arms, key=lambda arm: finetune.count_steps(arms[arm], rows)) if len(arms) > 1 else None
 
 
 def _arguments(run: TrainJob, finetune: Finetune) -> dict[str, Any]:
@@ -310,7 +318,6 @@ class _Course:
                 adapter_sha256=sha256_of(weights),
                 optimizer=optimizer_name(self.trainer.optimizer),
                 key=stop.key,
-                shared_run=max(self.run.stops, key=lambda other: self.steps[other.arm]).arm if len(self.run.stops) > 1 else None,
                 phases=phase_records(phases),
                 resumed_from=self.resumed_from,
             )
