@@ -244,6 +244,8 @@ def _report_keys(report: Any, kind: str) -> Any:
 
 
 def _load_four_bit(folder: Path, model: Model, adapter: Path | None) -> Any:
+    import torch
+
     # In eval mode Unsloth's attention computes what transformers' does, out of the slots' reach. Off, transformers' own is called
     os.environ.setdefault("UNSLOTH_ENABLE_FLEX_ATTENTION", "0")
     # unsloth patches transformers on import, so it must come first in this process
@@ -251,7 +253,7 @@ def _load_four_bit(folder: Path, model: Model, adapter: Path | None) -> Any:
 
     with watch_loading(folder):
         loaded, _ = FastLanguageModel.from_pretrained(
-            model_name=str(folder), max_seq_length=4096, dtype=None, load_in_4bit=True, local_files_only=True
+            model_name=str(folder), max_seq_length=4096, dtype=getattr(torch, model.dtype), load_in_4bit=True, local_files_only=True
         )
     if adapter is not None:
         loaded = attach(loaded, adapter)
