@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from bench.catalog import SUITES
-from bench.executors import WORKER, LocalExecutor, child_environment
+from bench.executors import WORKER, Failure, LocalExecutor, child_environment
 from bench.experiment import Experiment, Method, parse_experiment
+from bench.fabricate import fabricate
 from bench.finetune import data
 from bench.finetune.lora import RESPONSE, expected_parameters
 from bench.finetune.train import COMMIT, find_checkpoint, held_out_loss, optimizer_name, save_adapter
@@ -301,6 +302,48 @@ def test_layout_and_load_report_stand_in_the_record(trained: Trained) -> None:
         assert trained.trainings[arm].layout == "float32"
         assert trained.trainings[arm].load_report == {"missing": 0, "unexpected": 0, "mismatched": 0}
         assert trained.trainings[arm].gradient_checkpointing == "off"
+
+
+# --- checkpoints of other layouts
+
+
+def trained_on(base: Path, trained: Trained, logs: Path, dtype: str) -> tuple[dict[str, Failure], Training | None]:
+    """One step by Unsloth on another base model, in a worker of its own: failures, and the arm's record."""
+    name = f"{base.name}-{dtype}"
+    run = trained.job(name, (1,), max_length=1024)
+    model = run.experiment.model.model_copy(update={"id": str(base), "dtype": dtype})
+    run = run.model_copy(update={"base": base, "experiment": run.experiment.model_copy(update={"model": model})})
+    failures = LocalExecutor(1, logs).run([run], trained.hear)
+    return failures, trained.trainings.get(f"{name}-1")
+
+
+def test_packed_experts_are_unpacked_on_a_cpu_and_train_and_the_record_says_so(trained: Trained, tmp_path: Path) -> None:
+    base = fabricate("tiny", "mxfp4", tmp_path / "tiny-mxfp4").folder
+    failures, record = trained_on(base, trained, tmp_path / "logs", "bfloat16")
+    assert failures == {}
+    assert record is not None
+    assert (record.status, record.layout, record.load_report) == ("trained", "bfloat16", dict.fromkeys(record.load_report, 0))
+    assert record.trainable_by_kind == expected_parameters(load_checked(base, "bfloat16").config, RANK, "attention")
+
+
+def test_four_bit_experts_that_unsloth_would_leave_random_on_a_cpu_are_refused(trained: Trained, tmp_path: Path) -> None:
+    """Unsloth loads such a folder with a warning: only its load report tells that every expert is a random one."""
+    base = fabricate("tiny", "bnb-4bit", tmp_path / "tiny-nf4").folder
+    failures, record = trained_on(base, trained, tmp_path / "logs", "bfloat16")
+    (failure,) = failures.values()
+    assert "missing keys on loading" in failure.reason
+    assert "randomly initialised weights" in failure.reason
+    assert (failure.exit_code, record) == (2, None)
+
+
+def test_bfloat16_trains(trained: Trained, tmp_path: Path) -> None:
+    failures, record = trained_on(EMBEDDED, trained, tmp_path / "logs", "bfloat16")
+    assert failures == {}
+    assert record is not None
+    assert record.layout == "bfloat16"
+    full = trained.trainings["shared-2"].losses[0]["loss"]
+    assert record.losses[0]["loss"] == pytest.approx(full, rel=0.2)
+    assert record.losses[0]["loss"] != full
 
 
 # --- going on from a checkpoint
