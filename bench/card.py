@@ -6,6 +6,8 @@ Nothing is claimed that the run did not measure, and no path of this machine sta
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +20,7 @@ from bench.store import slug, write_atomic
 CARD = "README.md"
 SHOWN = ("accuracy", "reasoning_language_fidelity")
 """Metrics of a card, where the run has them."""
+_REPOSITORY = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 LANGUAGE_CODES = {"English": "en", "French": "fr", "German": "de", "Italian": "it", "Spanish": "es"}
 """Reasoning languages of the usual rows that the hub's metadata knows by code."""
 
@@ -55,7 +58,7 @@ def card(run: Run, arm: Arm, form: Literal["adapter", "merged-16bit"]) -> str:
 def _base(run: Run) -> str:
     """The base model's hub id, or the last part of a local folder's name: no path of this machine."""
     name = run.experiment.model.id
-    return name if not Path(name).is_absolute() and name.count("/") <= 1 and not name.startswith((".", "~")) else Path(name).name
+    return name if is_hub_id(name) else Path(os.path.abspath(os.path.expanduser(name))).name
 
 
 def _metadata(run: Run, arm: Arm, form: str, training: Training | None, compared: list[Comparison]) -> str:
@@ -63,11 +66,11 @@ def _metadata(run: Run, arm: Arm, form: str, training: Training | None, compared
 
     finetune = run.experiment.finetune
     known = {
-        "base_model": _base(run) if "/" in _base(run) else None,
+        "base_model": _base(run) if is_hub_id(run.experiment.model.id) else None,
         "library_name": "peft" if form == "adapter" else "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["lora", "gpt-oss", *([training.method] if training else [])],
-        "datasets": [finetune.dataset.id] if finetune and arm.kind == "trained" and _is_hub_id(finetune.dataset.id) else None,
+        "datasets": [finetune.dataset.id] if finetune and arm.kind == "trained" and is_hub_id(finetune.dataset.id) else None,
         "language": [code for name, code in LANGUAGE_CODES.items() if training and name in training.languages] or None,
     }
     results = [
@@ -90,10 +93,15 @@ def _metadata(run: Run, arm: Arm, form: str, training: Training | None, compared
     return str(ModelCardData(**{key: value for key, value in known.items() if value}, **named).to_yaml())
 
 
-def _is_hub_id(name: str) -> bool:
+def is_hub_id(name: str) -> bool:
+    """Whether a model's or data set's name means OWNER/NAME on the hub, and nothing nearer, which is what loaders look for first.
+
+    Nearer are a path that is there, a file of rows, and a suite's split.
+    """
     from bench.catalog import suite_names
 
-    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and name.partition("/")[0] not in suite_names()
+    is_repository = _REPOSITORY.fullmatch(name) is not None and not name.endswith((".jsonl", ".parquet"))
+    return is_repository and not os.path.exists(name) and name.partition("/")[0] not in suite_names()
 
 
 def _body(run: Run, arm: Arm, form: str, training: Training | None, compared: list[Comparison]) -> str:

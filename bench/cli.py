@@ -385,7 +385,7 @@ def _exit_code() -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except typer.TyperException as error:  # the command line itself is wrong
-        if message := error.format_message().strip():  # empty where help was asked for, and is printed
+        if message := " ".join(error.format_message().split()):  # empty where help was asked for, and is printed
             _print_error(f"{message} (effortbench --help says more)")
         return UsageError.exit_code
     except EffortbenchError as error:

@@ -14,6 +14,9 @@ A message says what was found, what was expected and what to do, in one line whe
 The exit codes of a verdict (0 pass, 1 fail, 3 inconclusive, 4 invalid) are no errors; they live in `records.EXIT_CODES`.
 """
 
+MEMORY_SIGNS = ("can't allocate memory", "Cannot allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""In messages of errors that are no OutOfMemoryError: of torch's CPU allocator, the system, the driver, and cuBLAS for its workspace."""
+
 
 class EffortbenchError(Exception):
     """Root of all errors raised on purpose."""
@@ -53,3 +56,14 @@ class BaselineError(UsageError):
 
 class ArmError(EffortbenchError):
     """Training or evaluating one arm failed. The run records it and goes on with the other arms."""
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether the device, or the host, had no memory left, whatever was made of that error on its way. Imports torch."""
+    import torch
+
+    while error is not None:
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in str(error) for sign in MEMORY_SIGNS):
+            return True
+        error = error.__cause__
+    return False

@@ -145,6 +145,7 @@ def fabricate_in_memory(shape: Shape, *, seed: int = 3407, device: str | None = 
 def size_up(shape: Shape, *, seed: int = 3407) -> Sizing:
     """Build the bf16 model in memory, read one prompt and write one answer. Raises torch.OutOfMemoryError where it does not fit."""
     import torch
+    from transformers import AutoModelForCausalLM, GptOssForCausalLM  # noqa: F401  # what the build imports, before its clock starts
 
     with metered() as build:
         model = fabricate_in_memory(shape, seed=seed)

@@ -21,7 +21,7 @@ S_PER_GENERATED_TOKEN = 0.5
 S_PER_TRAINED_TOKEN = 0.1
 """Both slower by far than a device that anybody waits for: what is slower still has most likely stopped."""
 Event = dict[str, Any]
-"""`event` names it: plan, prompt, sample, canary, phase, timing, step, training_phase, trained, failed, done."""
+"""`event` names it: plan, prompt, sample, canary, phase, timing, step, training_phase, training_known, trained, failed, done."""
 
 
 class _Job(BaseModel):
@@ -54,6 +54,8 @@ class TrainJob(_Job):
     rank: int
     seed: int
     stops: tuple[Stop, ...]
+    arms: dict[str, Steps] = {}
+    """All arms of this run, those that an earlier process trained too, as its records name the longest; empty: those of the stops."""
     checkpoints: Path
     """Folder of what an interrupted run is gone on from; removed when the run is done."""
     key: str = ""

@@ -20,8 +20,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from bench.errors import ArmError, is_out_of_memory
 from bench.phases import largest
-from bench.records import Environment
+from bench.records import Environment, TrainingPhase
 
 PACKAGES = (
     "effortbench", "unsloth", "unsloth_zoo", "torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "lm_eval",
@@ -132,8 +133,12 @@ def resident_bytes() -> int:
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return _peak_resident_bytes()
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _peak_resident_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 class Meter:
@@ -193,6 +198,33 @@ def metered() -> Iterator[Reading]:
         meter.stop(failed=True)
         raise
     vars(reading).update(vars(meter.stop()))
+
+
+@contextmanager
+def memory_told(doing: str) -> Iterator[None]:
+    """A block that may run out of memory; raises ArmError with the peaks since they were last reset where it does.
+
+    Unlike a meter it leaves the device alone before the block, which may import what must come before the device's first use.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        allocated, reserved = _torch_peaks() if _synchronize() else (None, None)
+        peaks = Reading(peak_vram_bytes=allocated, peak_reserved_bytes=reserved, peak_rss_bytes=_peak_resident_bytes())
+        raise no_memory(doing, peaks, error) from error
+
+
+def no_memory(doing: str, peaks: Reading | TrainingPhase, error: BaseException) -> ArmError:
+    """What is told of work that ran out of memory: what it was, the peaks it reached, and whose words say so."""
+    if peaks.peak_vram_bytes is None or peaks.peak_reserved_bytes is None:
+        reached = f"with {(peaks.peak_rss_bytes or 0) / 2**30:.2f} GiB resident"
+    else:
+        reached = (
+            f"with {peaks.peak_vram_bytes / 2**30:.2f} GiB allocated and {peaks.peak_reserved_bytes / 2**30:.2f} GiB reserved at the peak"
+        )
+    return ArmError(f"out of memory in {doing}, {reached}: {' '.join(str(error).split())[:200]}")
 
 
 def read_environment(source: Path) -> Environment:

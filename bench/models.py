@@ -35,6 +35,11 @@ def find_model(model: Model) -> Path:
         folder = _download(model)
     if not os.path.isdir(folder):  # unlike Path.is_dir, no error on a name too long to be one
         raise ModelError(f"no model {model.id!r}: expected `embedded`, a folder, or a hub id such as unsloth/gpt-oss-20b")
+    return check_model(folder)
+
+
+def check_model(folder: Path) -> Path:
+    """The folder, where it holds a model in safetensors that asks for no code of its own. Raises ModelError."""
     _read_json(folder / "config.json")
     if not list(folder.glob("*.safetensors")):
         raise ModelError(f"{folder}: no *.safetensors file; other weight formats can run code when loaded and are refused")
@@ -239,6 +244,8 @@ def _report_keys(report: Any, kind: str) -> Any:
 
 
 def _load_four_bit(folder: Path, model: Model, adapter: Path | None) -> Any:
+    import torch
+
     # In eval mode Unsloth's attention computes what transformers' does, out of the slots' reach. Off, transformers' own is called
     os.environ.setdefault("UNSLOTH_ENABLE_FLEX_ATTENTION", "0")
     # unsloth patches transformers on import, so it must come first in this process
@@ -246,7 +253,7 @@ def _load_four_bit(folder: Path, model: Model, adapter: Path | None) -> Any:
 
     with watch_loading(folder):
         loaded, _ = FastLanguageModel.from_pretrained(
-            model_name=str(folder), max_seq_length=4096, dtype=None, load_in_4bit=True, local_files_only=True
+            model_name=str(folder), max_seq_length=4096, dtype=getattr(torch, model.dtype), load_in_4bit=True, local_files_only=True
         )
     if adapter is not None:
         loaded = attach(loaded, adapter)

@@ -44,10 +44,13 @@ def probe(job: ProbeJob, on_block: Callable[[TimingBlock], None]) -> None:
     """Time both arms in every block and tell each arm's share of it. Where the engine takes no rows side by side, each alone only."""
     from bench.catalog import find_asked
     from bench.lm import Ask, list_requests
+    from bench.meter import memory_told
     from bench.models import load_tokenizer, load_unmerged
 
     timing, spec = job.timing, job.asked
-    model, tokenizer = load_unmerged(job.base, job.experiment.model, job.adapter), load_tokenizer(job.base)
+    with memory_told("load"):
+        model = load_unmerged(job.base, job.experiment.model, job.adapter)
+    tokenizer = load_tokenizer(job.base)
     needed = timing.blocks * timing.requests
     evaluate, limit = job.experiment.evaluate, min(needed, job.limit or needed)
     ask = Ask(job.arm, find_asked(spec.suite, evaluate), spec.split, spec.languages, evaluate, limit)

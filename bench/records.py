@@ -172,7 +172,7 @@ class Training(Record):
     losses: list[dict[str, float]] = field(default_factory=list)
     """LossPoint objects in step order."""
     held_out_loss: float | None = None
-    """Mean loss over the held-out rows after the last step."""
+    """Mean loss over the held-out rows after the last step; None too where memory did not suffice to measure it."""
     wall_s: float | None = None
     """Seconds of training up to this arm's last step, without loading."""
     peak_vram_bytes: int | None = None

@@ -22,7 +22,7 @@ from bench.card import write_cards
 from bench.catalog import Hub, Suite, TaskSuite, find_asked, find_suite, suite_names
 from bench.errors import ModelError, SuiteError, UsageError
 from bench.executors import Failure, LocalExecutor
-from bench.experiment import ADAPTER_WEIGHTS, Adapter, Arm, Confirm, Experiment, Extension, Select, load_experiment
+from bench.experiment import ADAPTER_WEIGHTS, Adapter, Arm, Confirm, Experiment, Extension, Select, Steps, load_experiment
 from bench.jobs import EvaluateJob, Event, Job, PassSpec, ProbeJob, Stop, TrainJob
 from bench.models import check_adapter, find_model, fingerprint, load_tokenizer
 from bench.phases import largest, merge_phases, phase_records
@@ -313,6 +313,8 @@ def _train(conductor: _Conductor) -> None:
             records[job.name].losses.append({name: event[name] for name in ("step", "loss", "learning_rate")})
         elif event["event"] == "training_phase":
             records[job.name].add_phase(TrainingPhase.from_dict(event["phase"]))
+        elif event["event"] == "training_known":
+            records[job.name].learn(Training.from_dict(event["training"]))
         elif event["event"] == "trained":
             records[job.name].end(Training.from_dict(event["training"]))
 
@@ -339,6 +341,7 @@ class _Unfinished:
         self.losses: list[dict[str, float]] = []
         self.phases: list[TrainingPhase] = []
         self.trained: set[str] = set()
+        self.known: Training | None = None
 
     def begin_again(self, left: TrainJob) -> None:
         """Its process died; a checkpoint tells the steps and phases before it anew."""
@@ -350,6 +353,10 @@ class _Unfinished:
         self.phases.append(phase)
         self.fail("training has not ended")
 
+    def learn(self, known: Training) -> None:
+        self.known = known
+        self.fail("training has not ended")
+
     def end(self, training: Training) -> None:
         self.trained.add(training.arm)
         self.folder.save_training(training)
@@ -358,27 +365,39 @@ class _Unfinished:
         """Record the arms that have no end yet as failed; returns their names."""
         left = [stop for stop in self.job.stops if stop.arm not in self.trained]
         for stop in left:
-            self.folder.save_training(unfinished_training(self.job, stop, reason, self.phases, self.losses))
+            self.folder.save_training(unfinished_training(self.job, stop, reason, self.phases, self.losses, self.known))
         return [stop.arm for stop in left]
 
 
 def unfinished_training(
-    job: TrainJob, stop: Stop, reason: str, phases: Sequence[TrainingPhase], losses: Sequence[dict[str, float]]
+    job: TrainJob,
+    stop: Stop,
+    reason: str,
+    phases: Sequence[TrainingPhase],
+    losses: Sequence[dict[str, float]],
+    known: Training | None,
 ) -> Training:
-    """Record of an arm whose training did not reach its last step, with the peaks that were reached."""
+    """Record of an arm whose training did not reach its last step, with the peaks that were reached; `known` is what its run had told."""
     finetune = job.experiment.finetune
     assert finetune is not None
     whole = merge_phases(phases)
-    return Training(
+    asked = Training(
         arm=stop.arm,
         status="failed",
         reason=reason,
         rank=job.rank,
-        steps=stop.steps if isinstance(stop.steps, int) else len(losses),
+        steps=0,
         seed=job.seed,
         alpha=finetune.lora_alpha(job.rank),
         method=job.method,
         trainable_parameters=None,
+    )
+    return replace(
+        known or asked,
+        arm=stop.arm,
+        status="failed",
+        reason=reason,
+        steps=stop.steps if isinstance(stop.steps, int) else len(losses),
         losses=list(losses),
         peak_vram_bytes=largest(phase.peak_vram_bytes for phase in whole),
         peak_reserved_bytes=largest(phase.peak_reserved_bytes for phase in whole),
@@ -400,12 +419,14 @@ def _training_jobs(conductor: _Conductor) -> list[TrainJob]:
         **plan.experiment.model.model_dump(mode="json", include={"load_in_4bit", "dtype"}),
     }
     runs: dict[tuple[Any, ...], list[Stop]] = {}
+    served: dict[tuple[Any, ...], dict[str, Steps]] = {}
     for arm in plan.experiment.arms():
         if arm.rank is None or arm.steps is None or arm.seed is None or arm.method is None:
             continue
         key = recipe_key(finetune, arm.rank, arm.steps, arm.seed, model, plan.training_rows, arm.method)
         run = (arm.method, arm.rank, arm.seed, arm.steps if finetune.schedule_needs_last_step else None)
         stops = runs.setdefault(run, [])
+        served.setdefault(run, {})[arm.name] = arm.steps
         if conductor.folder.find_training(arm.name, key) is None:
             stops.append(Stop(arm=arm.name, steps=arm.steps, adapter=conductor.folder.adapter(arm.name), key=key))
     return [
@@ -417,6 +438,7 @@ def _training_jobs(conductor: _Conductor) -> list[TrainJob]:
             rank=run[1],
             seed=run[2],
             stops=tuple(stops),
+            arms=served[run],
             checkpoints=conductor.folder.checkpoints(name),
             key=recipe_key(finetune, run[1], run[3], run[2], model, plan.training_rows, run[0]),
         )

@@ -21,7 +21,7 @@ from bench.card import CARD, adapter_folder, card, find_arm
 from bench.errors import ArmError, ModelError, UsageError
 from bench.experiment import ADAPTER_FILES, Arm
 from bench.harmony import find_specials
-from bench.models import attach, check_adapter, find_model, load_checked, load_tokenizer
+from bench.models import attach, check_adapter, check_model, find_model, load_checked, load_tokenizer
 from bench.records import Run
 from bench.store import read_prompts, whole_folder, write_atomic
 
@@ -85,7 +85,7 @@ def save_arm(run: Run, name: str, form: Format, out: Path, base: Path | None = N
             for file in ADAPTER_FILES:
                 shutil.copyfile(adapter / file, temporary / file)
         else:
-            agreement = _merge(run, arm, adapter, base or find_model(run.experiment.model), temporary)
+            agreement = _merge(run, arm, adapter, check_model(base) if base else find_model(run.experiment.model), temporary)
         write_atomic(temporary / CARD, card(run, arm, "adapter" if form == "adapter" else "merged-16bit"))
     return agreement
 

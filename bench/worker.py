@@ -99,6 +99,7 @@ def run_training(job: TrainJob, emit: Emit) -> None:
     listener = Listener(
         on_step=lambda point: emit({"event": "step", **dataclasses.asdict(point)}),
         on_phase=lambda phase: emit({"event": "training_phase", "phase": dataclasses.asdict(phase)}),
+        on_known=lambda known: emit({"event": "training_known", "training": dataclasses.asdict(known)}),
         on_trained=lambda training: emit({"event": "trained", "training": dataclasses.asdict(training)}),
     )
     train(job, listener)
@@ -106,11 +107,13 @@ def run_training(job: TrainJob, emit: Emit) -> None:
 
 def run_evaluation(job: EvaluateJob, emit: Emit) -> None:
     """Load the arm once, ask its canaries, run every pass, tell each sample as it ends and each pass's cost."""
+    from bench.meter import memory_told
     from bench.models import load_for_evaluation, load_tokenizer, load_unmerged
 
     _one_thread_on_cpu()
     # before the tokenizer: it may import unsloth, which patches transformers. Canaries need the adapter beside the weights first
-    model = (load_unmerged if job.has_canaries else load_for_evaluation)(job.base, job.experiment.model, job.adapter)
+    with memory_told("load"):
+        model = (load_unmerged if job.has_canaries else load_for_evaluation)(job.base, job.experiment.model, job.adapter)
     tokenizer = load_tokenizer(job.base)
     if job.has_canaries:
         model = _ask_canaries(job, model, tokenizer, emit)

@@ -250,7 +250,10 @@ def fabricate_training(arm: str, gpu: bool = False) -> Training:
         peak_rss_bytes=int(1.35 * 2**30),
         adapter_bytes=rank * 7680 * 4 + 2048,
         adapter_sha256="9b" * 32,
-        optimizer="adamw_torch_fused",
+        optimizer="adamw_8bit" if gpu else "adamw_torch_fused",
+        layout="nf4-per-expert" if gpu else "float32",
+        load_report={"missing": 0, "unexpected": 0, "mismatched": 0},
+        gradient_checkpointing="unsloth" if gpu else "off",
         shared_run=f"r{rank}-s200",
     )
 

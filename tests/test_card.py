@@ -9,7 +9,7 @@ import pytest
 from fabricated import fabricate_run
 from huggingface_hub import ModelCard
 
-from bench.card import CARD, adapter_folder, card, find_arm, write_cards
+from bench.card import CARD, adapter_folder, card, find_arm, is_hub_id, write_cards
 from bench.errors import UsageError
 from bench.records import Run
 
@@ -64,6 +64,36 @@ def test_no_path_of_this_machine_stands_in_a_card(run: Run, tmp_path: Path) -> N
     assert "secret-place" not in text
     assert "`gpt-oss-20b`" in text
     assert "base_model" not in text
+
+
+@pytest.mark.parametrize("name", ["unsloth/gpt-oss-20b", "HuggingFaceH4/Multilingual-Thinking", "Qwen/Qwen2.5-7B", "a/b_c"])
+def test_owner_and_name_are_a_hub_id(name: str) -> None:
+    assert is_hub_id(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["data/rows.jsonl", "data/rows.parquet", "stories/train", "embedded", "./a", "../a", "~/a", "/a/b", "a/b/c", "a/", "a/..", "a/b\n"],
+)
+def test_a_path_a_file_and_a_suites_split_are_no_hub_id(name: str) -> None:
+    assert not is_hub_id(name)
+
+
+def test_a_relative_folder_that_is_there_is_no_hub_id(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loaders take the folder; the card told the hub that the adapter's base was somebody's `models`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "gpt-oss-20b").mkdir(parents=True)
+    (tmp_path / "rows" / "german").mkdir(parents=True)
+    assert run.experiment.finetune is not None
+    dataset = run.experiment.finetune.dataset.model_copy(update={"id": "rows/german"})
+    changes = {
+        "model": run.experiment.model.model_copy(update={"id": "models/gpt-oss-20b"}),
+        "finetune": run.experiment.finetune.model_copy(update={"dataset": dataset}),
+    }
+    local = dataclasses.replace(run, experiment=run.experiment.model_copy(update=changes))
+    data = ModelCard(card(local, find_arm(local, ARM), "adapter")).data
+    assert (data.base_model, data.datasets) == (None, None)
+    assert "A LoRA adapter for `gpt-oss-20b`." in card(local, find_arm(local, ARM), "adapter")
 
 
 def test_an_arm_that_was_asked_nothing_claims_nothing(run: Run) -> None:

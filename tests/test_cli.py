@@ -22,7 +22,7 @@ from test_store import plain, write_run
 
 from bench import cli
 from bench.experiment import parse_experiment
-from bench.models import EMBEDDED
+from bench.models import EMBEDDED, expert_layout, load_checked
 from bench.records import EXIT_CODES, CellId, CellRecord, Sample, Selection, VerdictName
 from bench.store import RunFolder, cell_file, load_run
 
@@ -245,6 +245,39 @@ def test_what_cannot_be_saved_is_one_line_exit_2(call: Any, tmp_path: Path, arm:
         pass
     assert_one_line(call("save", "run", arm, "--format", form, "--out", "saved"), *expected)
     assert not (tmp_path / "saved").exists()
+
+
+def test_a_base_that_is_not_there_is_one_line_exit_2(call: Any, tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path / "run", fabricate_experiment(), fabricate_environment(), ""):
+        pass
+    adapter = tmp_path / "run" / "adapters" / "r16-s200"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA"}', encoding="utf-8")
+    (adapter / "adapter_model.safetensors").touch()
+    answer = call("save", "run", "r16-s200", "--format", "merged-16bit", "--out", "saved", "--base", "nowhere")
+    assert_one_line(answer, "nowhere: no config.json; expected the folder of a transformers model")
+    assert not (tmp_path / "saved").exists()
+
+
+def test_fabricate_writes_a_model_that_loads(call: Any, tmp_path: Path) -> None:
+    answer = call("fabricate", "--shape", "tiny", "--format", "mxfp4", "--out", "model")
+    assert (answer.code or 0, "of random weights" in answer.out, "text spelled in bytes" in answer.out) == (0, True, True)
+    assert expert_layout(load_checked(tmp_path / "model", "bfloat16")) == "bfloat16"
+
+
+def test_a_missing_option_with_choices_is_one_line_exit_2(call: Any) -> None:
+    """Typer lists the choices one a line."""
+    assert_one_line(call("fabricate"), "Missing option '--shape'", "gpt-oss-120b, tiny")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--out", "model", "--in-memory"), ("--in-memory", "--format", "mxfp4")],
+    ids=["neither folder nor memory", "both", "in memory in another layout than bf16"],
+)
+def test_fabricate_without_one_way_to_go_is_one_line_exit_2(call: Any, tmp_path: Path, options: tuple[str, ...]) -> None:
+    assert_one_line(call("fabricate", "--shape", "tiny", *options), "give either --out FOLDER, or --in-memory with --format bf16")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_existing_folder_is_not_touched_without_resume(call: Any, tmp_path: Path) -> None:

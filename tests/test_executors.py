@@ -471,6 +471,33 @@ def test_the_real_worker_says_why_a_job_cannot_be_done(tmp_path: Path) -> None:
     assert "no-model" in failures["a"].reason
 
 
+LITTLE_MEMORY = """
+import resource, psutil
+from bench.models import EMBEDDED, load_checked
+load_checked(EMBEDDED, "float32")  # all that it imports is imported
+limit = psutil.Process().memory_info().vms + 2**26
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+from bench.worker import main
+main()
+"""
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_finds_no_memory_for_its_model_says_so_with_the_peak(tmp_path: Path) -> None:
+    """As training says it; it was called a model that could not be loaded, which is the user's to mend."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from bench.models import EMBEDDED
+
+    config = AutoConfig.from_pretrained(EMBEDDED)
+    config.vocab_size = 400_000
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "large")
+    large = job().model_copy(update={"base": tmp_path / "large"})
+    failures = LocalExecutor(1, tmp_path / "logs", command=[sys.executable, "-c", LITTLE_MEMORY]).run([large], lambda *_: None)
+    assert failures["a"].reason.startswith("out of memory in load, with 0.")
+    assert failures["a"].exit_code == 70
+
+
 def test_the_real_worker_given_no_job_exits_and_its_log_says_why(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "bench.worker"], input="{}", capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -460,6 +460,19 @@ def test_gpt_oss_20b_trains_once_a_rank_for_all_its_step_counts_and_chooses_on_a
     assert experiment.select.suite != experiment.confirm.suite
 
 
+def test_gpt_oss_20b_has_the_published_grid_budgets_and_decoding() -> None:
+    experiment = load_experiment("gpt-oss-20b")
+    finetune, evaluate = experiment.finetune, experiment.evaluate
+    assert finetune is not None
+    assert (finetune.ranks, finetune.steps, finetune.seeds) == ([8, 16, 32, 64, 128], [5, 30, 60, "epoch"], [3407])
+    assert (finetune.batch_size, finetune.gradient_accumulation, finetune.learning_rate, finetune.max_length) == (1, 4, 2e-4, 1024)
+    assert (finetune.optimizer, finetune.weight_decay, finetune.warmup_steps, finetune.alpha) == ("adamw_8bit", 0.01, 5, 16)
+    assert (finetune.targets, finetune.train_on, finetune.gradient_checkpointing) == ("attention+experts", ["analysis", "final"], "unsloth")
+    assert evaluate.max_new_tokens == {"low": 2048, "medium": 8192, "high": 32768}
+    assert (evaluate.temperature, evaluate.samples_per_item) == (1.0, 2)
+    assert (experiment.model.load_in_4bit, experiment.model.dtype) == (True, "bfloat16")
+
+
 def test_quick_test_is_one_arm_of_five_steps_in_short_answers() -> None:
     experiment = load_experiment("quick-test")
     assert [arm.name for arm in experiment.arms()] == ["base", "r8-s5"]

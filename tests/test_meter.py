@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 import torch
 
-from bench.meter import Meter, Reading, metered, read_environment, resident_bytes
+from bench.errors import ArmError, ModelError, is_out_of_memory
+from bench.meter import Meter, Reading, memory_told, metered, read_environment, resident_bytes
 
 MB = 10**6
 
@@ -116,3 +120,51 @@ def test_the_commit_and_whether_anything_tracked_differs_from_it(tmp_path: Path)
     (tmp_path / "file").write_text("2", encoding="utf-8")
     assert (clean.git_commit, clean.git_dirty) == (git(tmp_path, "rev-parse", "HEAD"), False)
     assert read_environment(tmp_path).git_dirty
+
+
+# --- out of memory
+
+
+def too_much() -> None:
+    torch.empty(2**60)
+
+
+def too_much_of_a_model() -> None:
+    """As loaders tell it: the error that was met is the cause of theirs."""
+    try:
+        too_much()
+    except RuntimeError as error:
+        raise ModelError("the model could not be loaded") from error
+
+
+@pytest.mark.parametrize("fail", [too_much, too_much_of_a_model])
+def test_torchs_own_words_for_no_memory_are_known_under_any_other_error(fail: Callable[[], None]) -> None:
+    with pytest.raises((RuntimeError, ModelError)) as caught:
+        fail()
+    assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_every_librarys_words_for_no_memory_are_known(error: Exception) -> None:
+    assert is_out_of_memory(error)
+
+
+def test_another_error_is_no_lack_of_memory() -> None:
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))
+    with pytest.raises(ModelError, match="^no such model$"), memory_told("load"):
+        raise ModelError("no such model")
+
+
+def test_a_block_without_memory_tells_the_peak_reached() -> None:
+    words = r"^out of memory in load, with \d\.\d\d GiB resident: the model could not be loaded$"
+    with pytest.raises(ArmError, match=words), memory_told("load"):
+        too_much_of_a_model()

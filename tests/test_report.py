@@ -28,7 +28,7 @@ from bench.phases import phase_records
 from bench.records import Retry, Run, RunVerdict, TrainingPhase, VerdictName
 from bench.report import score_tables, words, write_report
 from bench.report.cells import Cells
-from bench.report.cost_tables import training_phases
+from bench.report.cost_tables import training, training_phases
 from bench.report.flips import channels
 from bench.report.focus import focus_on
 from bench.report.junit import render_junit
@@ -677,6 +677,20 @@ def test_each_phase_of_a_training_has_its_cost_and_a_failed_arm_what_it_reached(
     assert {row[0].small for row in table.rows} == {"failed"}
     assert 'id="training-phases"' in written(phased, tmp_path / "page")
     assert training_phases(run) is None
+
+
+def test_the_training_table_tells_how_the_base_lay_in_memory_and_what_did_not_fit(tmp_path: Path) -> None:
+    run = fabricate_run(tmp_path, select_problems=20, gate_problems=120, gpu=True)
+    one, other, *_ = run.training.values()
+    strange = dataclasses.replace(one, load_report={"missing": 0, "unexpected": 3, "mismatched": 0})
+    old = dataclasses.replace(other, layout=None, load_report={}, gradient_checkpointing=None)
+    table = training(dataclasses.replace(run, training={**run.training, one.arm: strange, other.arm: old}))
+    assert table is not None
+    at = [column.title for column in table.columns].index("layout")
+    shown = [(row[at].text, row[at].small) for row in table.rows]
+    assert shown[0] == ("nf4-per-expert", "checkpointing unsloth; keys: 3\u00a0unexpected")
+    assert shown[1] == (words.UNKNOWN, "")
+    assert shown[2] == ("nf4-per-expert", "checkpointing unsloth; keys: all in place")
 
 
 def test_dark_and_print_styles_are_of_their_own(browser: Browser, reports: Reports) -> None:

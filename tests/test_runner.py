@@ -338,10 +338,12 @@ def tell(**event): print(json.dumps(event), flush=True)
 if job["kind"] == "evaluate" or job["rank"] == 2:
     sys.exit(3)
 tell(event="training_phase", phase={"name": "load", "wall_s": 1.5, "peak_vram_bytes": 100})
-for step in (1, 2):
-    tell(event="step", step=step, loss=1.0, learning_rate=0.5)
 known = {"status": "trained", "reason": None, "rank": 4, "steps": 2}
 known |= {"seed": 3407, "alpha": 16, "method": "unsloth", "trainable_parameters": 7}
+told = {"arm": "", "trainable_by_kind": {"attention": 7}, "layout": "float32", "load_report": {"missing": 0, "unexpected": 3}}
+tell(event="training_known", training=known | told)
+for step in (1, 2):
+    tell(event="step", step=step, loss=1.0, learning_rate=0.5)
 tell(event="trained", training=known | {"arm": job["stops"][0]["arm"], "key": job["stops"][0]["key"]})
 tell(event="training_phase", phase={"name": "steady", "wall_s": None, "peak_vram_bytes": 900, "peak_rss_bytes": 5})
 tell(event="failed", reason="out of memory in steady", exit_code=70)
@@ -364,6 +366,11 @@ def test_a_run_that_dies_keeps_what_was_known_and_the_other_arms_go_on(rows: Pat
     assert (died.reason, died.peak_vram_bytes, died.peak_rss_bytes) == ("out of memory in steady", 900, 5)
     assert [(phase["name"], phase["wall_s"]) for phase in died.phases] == [("load", 1.5), ("steady", None)]
     assert [point["loss"] for point in died.losses] == [1.0, 1.0]
+    assert (died.steps, died.trainable_by_kind, died.layout) == (4, {"attention": 7}, "float32")
+    assert died.load_report == {"missing": 0, "unexpected": 3}
+    silent = found["r2-s4"]
+    assert silent is not None
+    assert (silent.rank, silent.layout, silent.trainable_parameters) == (2, None, None)
     assert set(folder.failed_arms) == {"r4-s4", "r2-s2", "r2-s4"}
     assert any("r4-s4 failed: training: out of memory in steady" in warning for warning in progress.warnings)
 
@@ -418,7 +425,8 @@ tell(event="training_phase", phase={"name": "load", "wall_s": 1.0 if is_first el
 known = {"status": "trained", "reason": None, "rank": 4, "seed": 3407, "alpha": 16, "method": "unsloth", "trainable_parameters": 7}
 for step, stop in zip((2, 4)[-len(job["stops"]):], job["stops"]):
     tell(event="step", step=step, loss=1.0, learning_rate=0.5)
-    tell(event="trained", training=known | {"arm": stop["arm"], "key": stop["key"], "steps": step})
+    told = {"arm": stop["arm"], "key": stop["key"], "steps": step, "shared_run": " ".join(job["arms"])}
+    tell(event="trained", training=known | told)
     if is_first: os.kill(os.getpid(), 9)
 tell(event="done")
 """
@@ -432,6 +440,7 @@ def test_a_training_run_that_is_killed_between_two_stops_is_tried_again_for_the_
         _train(_Conductor(plan, folder, executor, progress, None))
         found = [read_training(folder.path, arm) for arm in ("r4-s2", "r4-s4")]
     assert [(training.status, training.steps) for training in found if training] == [("trained", 2), ("trained", 4)]
+    assert {training.shared_run for training in found if training} == {"r4-s2 r4-s4"}  # the second process hears of both
     assert folder.failed_arms == {}
     assert [retry.job for retry in folder.retries] == ["train-unsloth-4-3407"]
     assert progress.summaries == ["2 arms trained in 1 runs"]

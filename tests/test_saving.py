@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -133,10 +134,24 @@ def test_an_existing_folder_is_not_written_into(run: Run, tmp_path: Path) -> Non
 
 def test_a_quantized_base_asks_for_the_16_bit_one(run: Run, tmp_path: Path) -> None:
     config = json.loads((EMBEDDED / "config.json").read_text(encoding="utf-8"))
-    (tmp_path / "base").mkdir()
+    shutil.copytree(EMBEDDED, tmp_path / "base")
     (tmp_path / "base" / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "mxfp4"}}), "utf-8")
     with pytest.raises(ModelError, match=r"quantized \(mxfp4\).*pass --base"):
         save_arm(run, "ours", "merged-16bit", tmp_path / "x", tmp_path / "base")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_base_of_ones_own_is_checked_as_the_runs_is(run: Run, tmp_path: Path) -> None:
+    """A wrong path ended in a traceback, and pickled weights or remote code were refused later or not at all."""
+    pickled = shutil.copytree(EMBEDDED, tmp_path / "pickled")
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    remote = shutil.copytree(EMBEDDED, tmp_path / "remote")
+    config = json.loads((remote / "config.json").read_text(encoding="utf-8"))
+    (remote / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "theirs.Model"}}), "utf-8")
+    refused = {tmp_path / "nowhere": "no config.json", pickled: "other weight formats can run code", remote: "asks for remote code"}
+    for base, expected in refused.items():
+        with pytest.raises(ModelError, match=expected):
+            save_arm(run, "ours", "merged-16bit", tmp_path / "x", base)
     assert not (tmp_path / "x").exists()
 
 

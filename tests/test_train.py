@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 
 from bench.catalog import SUITES
-from bench.executors import WORKER, LocalExecutor, child_environment
+from bench.executors import WORKER, Failure, LocalExecutor, child_environment
 from bench.experiment import Experiment, Method, parse_experiment
+from bench.fabricate import fabricate
 from bench.finetune import data
 from bench.finetune.lora import RESPONSE, expected_parameters
-from bench.finetune.train import COMMIT, find_checkpoint, is_out_of_memory, optimizer_name, save_adapter
+from bench.finetune.train import COMMIT, find_checkpoint, held_out_loss, optimizer_name, save_adapter
 from bench.harmony import decoder
 from bench.jobs import Event, Job, Stop, TrainJob
 from bench.models import EMBEDDED, load_checked, load_tokenizer
@@ -303,6 +304,48 @@ def test_layout_and_load_report_stand_in_the_record(trained: Trained) -> None:
         assert trained.trainings[arm].gradient_checkpointing == "off"
 
 
+# --- checkpoints of other layouts
+
+
+def trained_on(base: Path, trained: Trained, logs: Path, dtype: str) -> tuple[dict[str, Failure], Training | None]:
+    """One step by Unsloth on another base model, in a worker of its own: failures, and the arm's record."""
+    name = f"{base.name}-{dtype}"
+    run = trained.job(name, (1,), max_length=1024)
+    model = run.experiment.model.model_copy(update={"id": str(base), "dtype": dtype})
+    run = run.model_copy(update={"base": base, "experiment": run.experiment.model_copy(update={"model": model})})
+    failures = LocalExecutor(1, logs).run([run], trained.hear)
+    return failures, trained.trainings.get(f"{name}-1")
+
+
+def test_packed_experts_are_unpacked_on_a_cpu_and_train_and_the_record_says_so(trained: Trained, tmp_path: Path) -> None:
+    base = fabricate("tiny", "mxfp4", tmp_path / "tiny-mxfp4").folder
+    failures, record = trained_on(base, trained, tmp_path / "logs", "bfloat16")
+    assert failures == {}
+    assert record is not None
+    assert (record.status, record.layout, record.load_report) == ("trained", "bfloat16", dict.fromkeys(record.load_report, 0))
+    assert record.trainable_by_kind == expected_parameters(load_checked(base, "bfloat16").config, RANK, "attention")
+
+
+def test_four_bit_experts_that_unsloth_would_leave_random_on_a_cpu_are_refused(trained: Trained, tmp_path: Path) -> None:
+    """Unsloth loads such a folder with a warning: only its load report tells that every expert is a random one."""
+    base = fabricate("tiny", "bnb-4bit", tmp_path / "tiny-nf4").folder
+    failures, record = trained_on(base, trained, tmp_path / "logs", "bfloat16")
+    (failure,) = failures.values()
+    assert "missing keys on loading" in failure.reason
+    assert "randomly initialised weights" in failure.reason
+    assert (failure.exit_code, record) == (2, None)
+
+
+def test_bfloat16_trains(trained: Trained, tmp_path: Path) -> None:
+    failures, record = trained_on(EMBEDDED, trained, tmp_path / "logs", "bfloat16")
+    assert failures == {}
+    assert record is not None
+    assert record.layout == "bfloat16"
+    full = trained.trainings["shared-2"].losses[0]["loss"]
+    assert record.losses[0]["loss"] == pytest.approx(full, rel=0.2)
+    assert record.losses[0]["loss"] != full
+
+
 # --- going on from a checkpoint
 
 
@@ -318,7 +361,7 @@ def kill_at(step: int, run: TrainJob, log: Path) -> None:
             process.stdin.close()
             for line in process.stdout:
                 event = json.loads(line)
-                assert event["event"] in ("training_phase", "step"), event
+                assert event["event"] in ("training_phase", "training_known", "step"), event
                 if event.get("step") == step:
                     process.kill()
                     return
@@ -327,13 +370,15 @@ def kill_at(step: int, run: TrainJob, log: Path) -> None:
 
 @pytest.mark.parametrize(("method", "same_as"), [("unsloth", "shared-4"), ("trl", "plain-4")])
 def test_a_killed_run_goes_on_from_its_checkpoint_bit_for_bit(method: Method, same_as: str, trained: Trained, tmp_path: Path) -> None:
-    run = trained.job(f"killed-{method}", (4,), method, checkpoint_steps=1)
+    arms = {f"killed-{method}-{step}": step for step in (2, 4)}  # the first of which an earlier process had trained
+    run = trained.job(f"killed-{method}", (4,), method, checkpoint_steps=1).model_copy(update={"arms": arms})
     kill_at(3, run, tmp_path / "log")
     (torn := run.checkpoints / "checkpoint-3").mkdir(exist_ok=True)  # as where it was being written
     (torn / COMMIT).unlink(missing_ok=True)
     assert LocalExecutor(1, tmp_path / "logs").run([run], trained.hear) == {}
     record, whole = trained.trainings[f"killed-{method}-4"], trained.trainings[same_as]
     assert record.resumed_from == 2
+    assert record.shared_run == f"killed-{method}-4"
     assert trained.weights(record.arm) == trained.weights(same_as)
     assert (record.losses, record.held_out_loss) == (whole.losses, whole.held_out_loss)
     assert sum(phase["steps"] for phase in record.phases) == 4
@@ -362,17 +407,6 @@ def test_only_a_whole_checkpoint_of_the_same_recipe_before_the_first_stop_is_gon
 # --- out of memory
 
 
-def test_torchs_and_pythons_words_for_no_memory_are_known() -> None:
-    import torch
-
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(2**60)
-    assert is_out_of_memory(caught.value)
-    assert is_out_of_memory(MemoryError())
-    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
-    assert not is_out_of_memory(RuntimeError("shapes do not match"))
-
-
 def test_a_run_without_memory_says_where_and_tells_the_peak_reached(trained: Trained, tmp_path: Path) -> None:
     """The child may have a third of a gigabyte more than it holds after its imports, and is given a batch that takes more."""
     limited = (
@@ -389,8 +423,48 @@ def test_a_run_without_memory_says_where_and_tells_the_peak_reached(trained: Tra
     told: list[Event] = []
     failures = LocalExecutor(1, tmp_path / "logs", command=(sys.executable, "-c", limited)).run([run], lambda _, event: told.append(event))
     assert failures["large"].reason.startswith("out of memory in first_step, with ")
+    (known,) = [Training.from_dict(event["training"]) for event in told if event["event"] == "training_known"]
+    assert known.layout == "float32"
+    assert known.load_report == {"missing": 0, "unexpected": 0, "mismatched": 0}
+    assert known.trainable_by_kind == expected_parameters(load_checked(EMBEDDED, "float32").config, RANK, "attention")
     assert (told[-1]["phase"]["name"], told[-1]["phase"]["wall_s"]) == ("first_step", None)
     assert told[-1]["phase"]["peak_rss_bytes"] > 2**28
+
+
+def test_an_arm_that_is_saved_outlives_a_lack_of_memory_for_its_held_out_loss(trained: Trained, tmp_path: Path) -> None:
+    forgetful = (
+        "import torch, bench.finetune.train as train\n"
+        "train.held_out_loss = lambda *_: torch.empty(2**60)\n"
+        "from bench.worker import main; main()"
+    )
+    run = trained.job("unmeasured", (1,), "trl")
+    executor = LocalExecutor(1, tmp_path / "logs", command=(sys.executable, "-c", forgetful))
+    assert executor.run([run], trained.hear) == {}
+    record = trained.trainings["unmeasured-1"]
+    assert (record.status, record.held_out_loss) == ("trained", None)
+    log = (tmp_path / "logs" / "unmeasured.log").read_text(encoding="utf-8")
+    assert "unmeasured: out of memory in held-out loss, with " in log
+
+
+# --- held-out loss
+
+
+def test_held_out_loss_is_that_of_all_logits_without_making_them() -> None:
+    """By the places with a label, a few at a time; a row without any adds nothing."""
+    import torch
+
+    model = load_checked(EMBEDDED, "float32")
+    ids = torch.randint(500, (300,), generator=torch.Generator().manual_seed(3)).tolist()
+    labels = [token if place > 40 and place % 7 else -100 for place, token in enumerate(ids)]
+    made: list[int] = []
+    hook = model.lm_head.register_forward_hook(lambda _, __, logits: made.append(logits.shape[1]))
+    found = held_out_loss(model, [{"input_ids": ids, "labels": labels}, {"input_ids": ids[:9], "labels": [-100] * 9}])
+    hook.remove()
+    with torch.inference_mode():
+        logits = model(torch.tensor([ids]), use_cache=False).logits[0, :-1]
+    assert found == pytest.approx(torch.nn.functional.cross_entropy(logits, torch.tensor(labels[1:])).item(), abs=1e-6)
+    assert made == [1]
+    assert held_out_loss(model, [{"input_ids": ids[:9], "labels": [-100] * 9}]) is None
 
 
 SAVE = """

@@ -11,8 +11,6 @@ from bench.engines.base import Generation, Row
 
 NO_NUMBERS = "the model's logits are not finite numbers"
 NO_MEMORY = "out of memory, even with this row alone"
-MEMORY_SIGNS = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""In the messages of errors that torch does not raise as OutOfMemoryError: the CPU's allocator, and cuBLAS's workspace."""
 
 
 def context_of(model: Any) -> int | None:
@@ -44,11 +42,6 @@ def plan(model: Any, rows: Sequence[Row]) -> tuple[dict[int, int], list[Generati
 def failed(index: int, why: str, tokens: tuple[int, ...] = ()) -> Generation:
     """A row that could not be continued to its end."""
     return Generation(index, tokens, "error", None, None, why)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether fewer rows side by side may help."""
-    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in MEMORY_SIGNS)
 
 
 class Width:

@@ -15,9 +15,10 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from bench.engines.base import Generation, Row
-from bench.engines.limits import NO_MEMORY, NO_NUMBERS, LocalEngine, failed, is_out_of_memory, plan
+from bench.engines.limits import NO_MEMORY, NO_NUMBERS, LocalEngine, failed, plan
 from bench.engines.padding import PAD, left_padded
 from bench.engines.sampling import NOT_A_NUMBER, Draws, let_only, next_tokens
+from bench.errors import is_out_of_memory
 
 
 class GenerateEngine(LocalEngine):

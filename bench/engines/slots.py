@@ -16,10 +16,11 @@ from torch import Tensor
 
 from bench.engines.base import Generation, Row
 from bench.engines.graphs import GraphedSteps, Recorder
-from bench.engines.limits import NO_MEMORY, NO_NUMBERS, LocalEngine, failed, is_out_of_memory, plan
+from bench.engines.limits import NO_MEMORY, NO_NUMBERS, LocalEngine, failed, plan
 from bench.engines.sampling import NOT_A_NUMBER, Draws, next_tokens
 from bench.engines.slot_cache import SlotCache
 from bench.engines.slot_functions import slot_functions
+from bench.errors import is_out_of_memory
 from bench.records import StopReason
 
 PREFILL_TOKENS = {"cpu": 1024}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import shutil
 import time
 from collections import Counter
@@ -16,12 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from bench.errors import ArmError
+from bench.errors import ArmError, is_out_of_memory
 from bench.experiment import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Finetune
 from bench.finetune import data, lora
 from bench.harmony import CHANNELS, find_specials
 from bench.jobs import Stop, TrainJob
-from bench.meter import Meter, Reading
+from bench.meter import Meter, Reading, memory_told, no_memory
 from bench.models import expert_layout, load_tokenizer
 from bench.phases import largest, median, merge_phases, phase_records
 from bench.records import LossPoint, Training, TrainingPhase
@@ -29,6 +30,8 @@ from bench.store import sha256_of, sync_folder, whole_folder, write_atomic
 
 COMMIT = "effortbench.json"
 """Written into a checkpoint last: one without it is not whole."""
+PLACES_AT_ONCE = 128
+"""Whose logits held-out loss holds side by side: 0.1 GB in float32, with a vocabulary of 200,000."""
 PhaseName = Literal["load", "lora", "first_step", "steady", "save"]
 
 
@@ -37,6 +40,8 @@ class Listener(NamedTuple):
 
     on_step: Callable[[LossPoint], None]
     on_phase: Callable[[TrainingPhase], None]
+    on_known: Callable[[Training], None]
+    """What is known of every arm before its first step, once: it has no arm, steps and rows yet."""
     on_trained: Callable[[Training], None]
 
 
@@ -61,8 +66,6 @@ def train(run: TrainJob, listener: Listener) -> None:
     with phases.measured("lora"):
         model = method.with_lora(run, finetune, base)
     by_kind = _check_trainable(run, finetune, model)
-    trainer = method.trainer(finetune, model, tokenizer, rows, _arguments(run, finetune))
-    kept = len(trainer.train_dataset)
     known = Training(
         arm="",
         status="trained",
@@ -74,13 +77,17 @@ def train(run: TrainJob, listener: Listener) -> None:
         method=run.method,
         trainable_parameters=sum(by_kind.values()),
         trainable_by_kind=by_kind,
-        rows_kept=kept,
-        rows_dropped=len(rows[0]) - kept,
-        supervised_tokens=_count_supervised(trainer.train_dataset, tokenizer),
         languages=data.languages_of(rows[0]),
         layout=layout,
         load_report=report,
         gradient_checkpointing=method.checkpointing(finetune),
+    )
+    listener.on_known(known)
+    trainer = method.trainer(finetune, model, tokenizer, rows, _arguments(run, finetune))
+    kept = len(trainer.train_dataset)
+    supervised = _count_supervised(trainer.train_dataset, tokenizer)
+    known = dataclasses.replace(
+        known, rows_kept=kept, rows_dropped=len(rows[0]) - kept, supervised_tokens=supervised, shared_run=_longest(run, finetune, kept)
     )
     course = _Course(run, {stop.arm: finetune.count_steps(stop.steps, kept) for stop in run.stops}, known, trainer, phases, listener)
     course.go(finetune.checkpoint_steps)
@@ -94,6 +101,12 @@ def _check_trainable(run: TrainJob, finetune: Finetune, model: Any) -> dict[str,
     if found != expected:
         raise ArmError(f"LoRA reached {found} trainable parameters, expected {expected}: the targets mean something else on this model")
     return found
+
+
+def _longest(run: TrainJob, finetune: Finetune, rows: int) -> str | None:
+    """The longest of the arms that the run serves, whichever of them are left to train; None where it serves one alone."""
+    arms = run.arms or {stop.arm: stop.steps for stop in run.stops}
+    return max(arms, key=lambda arm: finetune.count_steps(arms[arm], rows)) if len(arms) > 1 else None
 
 
 def _arguments(run: TrainJob, finetune: Finetune) -> dict[str, Any]:
@@ -137,13 +150,6 @@ def _count_supervised(rows: Any, tokenizer: Any) -> dict[str, int]:
     return dict(counts)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device, or the host, had no memory left; torch's CPU allocator says so in words alone."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
 class _Phases:
     """Measures the phases, one at a time, and tells each segment as it ends."""
 
@@ -178,7 +184,7 @@ class _Phases:
             failed = self._fail()
             if failed is None or not is_out_of_memory(error):
                 raise
-            raise ArmError(f"out of memory in {failed.name}, {_peak_words(failed)}: {' '.join(str(error).split())[:200]}") from error
+            raise no_memory(failed.name, failed, error) from error
 
     def begin(self, name: PhaseName, tokens: int = 0) -> None:
         """`tokens` is how many were seen before."""
@@ -212,12 +218,6 @@ class _Phases:
         self.segments.append(segment)
         self._on_phase(segment)
         return segment
-
-
-def _peak_words(phase: TrainingPhase) -> str:
-    if phase.peak_vram_bytes is None or phase.peak_reserved_bytes is None:
-        return f"with {(phase.peak_rss_bytes or 0) / 2**30:.2f} GiB resident"
-    return f"with {phase.peak_vram_bytes / 2**30:.2f} GiB allocated and {phase.peak_reserved_bytes / 2**30:.2f} GiB reserved at the peak"
 
 
 def _wait_for_device() -> None:
@@ -309,7 +309,7 @@ class _Course:
                 arm=stop.arm,
                 steps=step,
                 losses=[dataclasses.asdict(point) for point in self.losses],
-                held_out_loss=held_out_loss(self.trainer.model, self.trainer.eval_dataset),
+                held_out_loss=self._held_out_loss(),
                 wall_s=sum(training_s) if training_s else None,
                 peak_vram_bytes=largest(phase.peak_vram_bytes for phase in training),
                 peak_reserved_bytes=largest(phase.peak_reserved_bytes for phase in training),
@@ -318,11 +318,24 @@ class _Course:
                 adapter_sha256=sha256_of(weights),
                 optimizer=optimizer_name(self.trainer.optimizer),
                 key=stop.key,
-                shared_run=max(self.run.stops, key=lambda other: self.steps[other.arm]).arm if len(self.run.stops) > 1 else None,
                 phases=phase_records(phases),
                 resumed_from=self.resumed_from,
             )
         )
+
+    def _held_out_loss(self) -> float | None:
+        """None too where there is no memory for it: the adapter is saved by then, and is worth more."""
+        import torch
+
+        found = None
+        try:
+            with memory_told("held-out loss"):
+                found = held_out_loss(self.trainer.model, self.trainer.eval_dataset)
+        except ArmError as error:
+            logging.getLogger(__name__).warning("%s: %s; it stays unknown", self.run.name, error)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # what was cached for it would stand in the next phase's reserved peak
+        return found
 
     def commit(self, step: int) -> None:
         """Declare the checkpoint that was just written whole, then remove those before it."""
@@ -396,15 +409,46 @@ def held_out_loss(model: Any, rows: Any) -> float | None:
     was_training = model.training
     model.eval()
     total, tokens = 0.0, 0
-    with torch.inference_mode():
-        for row in rows:
-            ids = torch.tensor([row["input_ids"]], device=model.device)
-            labels = torch.tensor(row["labels"][1:], device=model.device)
-            logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()
-            total += torch.nn.functional.cross_entropy(logits, labels, ignore_index=-100, reduction="sum").item()
-            tokens += int((labels != -100).sum())
-    model.train(was_training)
+    try:
+        with torch.inference_mode():
+            for row in rows:
+                following = torch.tensor(row["labels"][1:], device=model.device)
+                places = (following != -100).nonzero()[:, 0]
+                if len(places):
+                    total += _negative_log_likelihood(model, row["input_ids"], places, following[places])
+                    tokens += len(places)
+    finally:
+        model.train(was_training)
     return total / tokens if tokens else None
+
+
+def _negative_log_likelihood(model: Any, input_ids: list[int], places: Any, wanted: Any) -> float:
+    """Sum over the row's `places` of that of the `wanted` next tokens.
+
+    Logits are made where the model calls its head, of a few places at a time: all of a row's over a vocabulary of 200,000 would be the
+    largest tensor of the whole run.
+    """
+    import torch
+
+    losses: list[float] = []
+
+    def add(logits_of: Callable[[Any], Any]) -> None:
+        for some, tokens in zip(places.split(PLACES_AT_ONCE), wanted.split(PLACES_AT_ONCE), strict=True):
+            losses.append(torch.nn.functional.cross_entropy(logits_of(some).float(), tokens, reduction="sum").item())
+
+    def before_head(head: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden = inputs[0]
+        add(lambda some: head.forward(hidden[0, some]))
+        return (hidden[:, -1:],)  # the model's own call has one place left
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(before_head)
+    try:
+        logits = model(input_ids=torch.tensor([input_ids], device=model.device), use_cache=False).logits
+    finally:
+        hook.remove()
+    if not losses:  # a forward that was compiled before does not see the hook
+        add(lambda some: logits[0, some])
+    return sum(losses)
 
 
 def optimizer_name(optimizer: Any) -> str:

@@ -106,6 +106,11 @@ def training(run: Run) -> Table | None:
         Column("arm", numeric=False),
         Column("rank"),
         Column("steps"),
+        Column(
+            "layout",
+            f"{hints.get('layout', '')} Small print: gradient checkpointing, and keys of the checkpoint that the load reported.",
+            numeric=False,
+        ),
         Column("trained", "Trainable parameters."),
         Column("loss", "First and last logged."),
         Column("held-out loss", hints.get("held_out_loss", "")),
@@ -134,6 +139,7 @@ def _training_row(item: Training, chosen: bool) -> tuple[Entry, ...]:
         name,
         once(words.count(item.rank), item.rank, f"alpha{words.NBSP}{item.alpha:g}", is_count=True),
         once(words.count(item.steps), item.steps, is_count=True),
+        Entry(item.layout or words.UNKNOWN, small=_loaded_words(item)),
         once(words.count(item.trainable_parameters), item.trainable_parameters, _kinds_words(kinds), is_count=True),
         once(words.first_to_last(losses), losses[-1] if losses else None),
         once(words.decimal(item.held_out_loss, 3), item.held_out_loss),
@@ -142,6 +148,14 @@ def _training_row(item: Training, chosen: bool) -> tuple[Entry, ...]:
         once(words.size(memory), memory, kind),
         once(words.size(item.adapter_bytes), item.adapter_bytes),
     )
+
+
+def _loaded_words(item: Training) -> str:
+    """Empty in records from before these were kept."""
+    checkpointing = f"checkpointing {item.gradient_checkpointing}" if item.gradient_checkpointing else ""
+    strange = ", ".join(f"{count:,}{words.NBSP}{kind}" for kind, count in item.load_report.items() if count)
+    loaded = f"keys: {strange or 'all in place'}" if item.load_report else ""
+    return "; ".join(filter(None, (checkpointing, loaded)))
 
 
 def _kinds_words(kinds: dict[str, int]) -> str:
