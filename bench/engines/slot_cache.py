@@ -44,6 +44,7 @@ class SlotCache:
         """
         self.first, self.last, self.queries, self.width, self.shortest = first, last, queries, width, shortest
         self._layouts: dict[int | None, Layout] = {}
+        self._seen: Tensor | None = None
 
     def move(self, source: int, target: int, width: int) -> None:
         """Copy one slot, whose positions are all below `width`, over another."""
@@ -92,8 +93,10 @@ class SlotCache:
         columns, where = min(window, self.width), (1 + self.last % window)[:, None]
         if self.shortest >= columns:
             return Layout(columns, where, None)
-        visible = torch.arange(columns + 1, device=self.last.device) <= 1 + self.last[:, None]
-        return Layout(columns, where, _additive(visible[:, None], dtype))
+        if self._seen is None:  # a ring's is its beginning: every column of a full one is seen
+            visible = torch.arange(self.width + 1, device=self.last.device) <= 1 + self.last[:, None]
+            self._seen = _additive(visible[:, None], dtype)
+        return Layout(columns, where, self._seen[..., : columns + 1])
 
     def _prefill_layout(self, window: int, dtype: torch.dtype) -> Layout:
         columns = min(window, self.width)
@@ -120,5 +123,4 @@ class SlotCache:
 
 def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     """0 where visible and -inf elsewhere. The sink's column is set by the attention function, whatever stands there."""
-    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-    return mask.masked_fill_(~visible, float("-inf"))[:, None, None]
+    return torch.where(visible, 0.0, float("-inf")).to(dtype)[:, None, None]

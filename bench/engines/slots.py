@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,6 +32,11 @@ MOST_PREFILL_TOKENS = 8192
 
 class SlotsUnsupportedError(Exception):
     """The model's layers do not all reach the slot attention; use another engine."""
+
+
+def _tensor(numbers: Sequence[Any], device: Any) -> Tensor:
+    """Whole numbers on the device; NumPy reads lists several times as fast as torch does."""
+    return torch.from_numpy(np.array(numbers, dtype=np.int64)).to(device)
 
 
 @dataclass(eq=False, slots=True)
@@ -141,9 +147,9 @@ class SlotEngine(LocalEngine):
     def _forward(self, cache: SlotCache, first: int, entries: list[_Live], inputs: list[list[int]]) -> Tensor:
         """Logits of the next token, (rows, vocabulary)."""
         width, device = max(map(len, inputs)), self._device
-        ids = torch.tensor([[0] * (width - len(tokens)) + tokens for tokens in inputs], device=device)
+        ids = _tensor([[0] * (width - len(tokens)) + tokens for tokens in inputs], device)
         newest = [entry.newest for entry in entries]
-        last = torch.tensor(newest, device=device)
+        last = _tensor(newest, device)
         positions = last[:, None] if width == 1 else (last[:, None] + torch.arange(1 - width, 1, device=device)).clamp(min=0)
         cache.begin(first, last, width, max(newest) + 1, min(newest) + 1)
         logits: Tensor = self.model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=1, slot_cache=cache).logits[
