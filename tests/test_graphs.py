@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_slots import CONFIGS, NEVER, forwards, tiny, tiny_rows, tokens
 
-from bench.engines import Row
+from bench.engines import Row, slot_cache
 from bench.engines import graphs as graphs_module
 from bench.engines.graphs import STEPS, GraphedSteps, Step
 from bench.engines.plain import GenerateEngine
@@ -63,7 +63,8 @@ def test_few_shapes_are_recorded_and_steps_are_as_wide() -> None:
     assert recorder.recorded == 5
 
 
-def test_what_was_recorded_is_thrown_away_where_slots_move() -> None:
+def test_what_was_recorded_is_thrown_away_where_slots_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slot_cache, "FIRST_COLUMNS", 8)
     recorder = Recorder()
     rows = [Row((1, 2, 3), 300)]
     assert tokens(SlotEngine(tiny("gpt-oss"), NEVER, 1, recorder=lambda: recorder), rows) == tokens(
@@ -78,9 +79,10 @@ def test_slots_grow_once_for_a_width() -> None:
     new = torch.ones(2, 1, 1, 4)
     cache.extend(0, new, new, None)
     cache.extend(1, new, new, 8)
-    assert cache.reserve(64)
-    assert not cache.reserve(64)
-    assert [cache.layers[layer][0].shape[2] for layer in (0, 1)] == [65, 9]
+    assert not cache.reserve(slot_cache.FIRST_COLUMNS), "there is room for so many from the start"
+    assert cache.reserve(1000)
+    assert not cache.reserve(1000)
+    assert [cache.layers[layer][0].shape[2] for layer in (0, 1)] == [1001, 9]
 
 
 def test_rows_that_sample_draw_alike_whether_steps_come_one_by_one_or_several_on_end() -> None:

@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+FIRST_COLUMNS = 512
+"""Fewest positions that new buffers hold, or a ring's: to grow copies them, and graphs over them are recorded anew."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -113,6 +116,7 @@ class SlotCache:
     def _reserve(self, layer: int, keys: Tensor, values: Tensor, columns: int) -> tuple[Tensor, Tensor]:
         held = self.layers.get(layer)
         if held is None:
+            columns = max(columns, min(FIRST_COLUMNS, self._windows[layer] or FIRST_COLUMNS) + 1)
             held = tuple(new.new_zeros(self.slots, new.shape[1], columns, new.shape[3]) for new in (keys, values))
         elif held[0].shape[2] < columns:
             grown = max(columns, held[0].shape[2] * 3 // 2)

@@ -25,7 +25,7 @@ Linear = Callable[[Tensor], Tensor]
 
 def linear(weight: Tensor, bias: Tensor | None) -> Linear:
     """The map by a weight, (out, in), that lies where it is for as long as the map is used."""
-    if weight.device.type != "cpu" or weight.numel() * weight.element_size() > CACHED_BYTES:
+    if weight.numel() * weight.element_size() > CACHED_BYTES:
         return lambda states: functional.linear(states, weight, bias)
     most = FEW_ROWS * weight.shape[1]
 

@@ -210,10 +210,11 @@ def phase_costs(run: Run, focus: Focus) -> Figure | None:
         spoken.append(f"{_pass_name(phase)}: {words.size(peak)}, {said}")
     _rows(left, [_pass_name(phase) for phase in run.phases])
     left.set_title("peak VRAM, GiB" if device else "peak host memory, GiB", fontsize=8.5)
-    right.set_title("throughput-mode latency, s", fontsize=8.5)
+    right.set_title("latency, s", fontsize=8.5)
     right.grid(axis="y", visible=False)
-    right.set_xlim(left=0)
     left.margins(x=0.3)
+    right.margins(x=0.1)
+    right.set_xlim(left=0)
     return finish(
         canvas,
         "phase-costs",
