@@ -36,7 +36,13 @@ class Training:
     def start(self, out: Path) -> None:
         self.state = "running"
         with (out / f"{self.name}.out").open("w") as file:
-            self.process = subprocess.Popen(self.command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+            self.process = subprocess.Popen(
+                self.command,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},  # else the losses of a bare script stand in its log at its end
+            )
 
     def members(self) -> list[int]:
         """The process and all it started."""
