@@ -4,7 +4,12 @@ A first step compiles for minutes and leaves the GPU idle. So several processes 
 stopped (SIGSTOP) after its first loss, and then one after the other goes on to its end alone. Times of first steps, device-wide memory and
 energy mean nothing here; median step times and a process's own peaks do.
 
-  one_at_a_time.py PLAN ... [--at-once N] --nf4 DIR [--bf16 DIR] [--mxfp4 DIR] --rows FILE --long-rows FILE --out FOLDER
+  one_at_a_time.py PLAN ... [--at-once N] [--turn N] --nf4 DIR [--bf16 DIR] [--mxfp4 DIR] --rows FILE --long-rows FILE --out FOLDER
+
+With `--turn N` they go in turns of N steps, there and back (A B, B A, A B ...), so that what drifts on the machine meets all of them alike.
+The step under way when a process is stopped counts the pause, and may share the GPU with what the process before had under way. Of 24 steps
+that is one without turns and at most five from N = 5 on, so that no median is such a step's: it lies between the 12th and 13th of the 19
+others instead of at their 10th, a little slower, on all sides alike.
 """
 
 import argparse
@@ -19,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).parent
-FIRST_LOSS = "'loss':"
+LOSS = "'loss':"
 QUICK = (
     "finetune.gradient_accumulation=1 finetune.held_out_rows=0 finetune.steps=[25] evaluate.languages=[en] "
     "evaluate.efforts=[low] evaluate.max_new_tokens={low: 1}"
@@ -27,7 +32,7 @@ QUICK = (
 
 
 class Training:
-    """One process that trains; its log tells of its first loss."""
+    """One process that trains; its log tells of every step's loss."""
 
     def __init__(self, name: str, command: list[str], log: Path, record: Path | None = None):
         self.name, self.command, self.log, self.record = name, command, log, record
@@ -36,7 +41,13 @@ class Training:
     def start(self, out: Path) -> None:
         self.state = "running"
         with (out / f"{self.name}.out").open("w") as file:
-            self.process = subprocess.Popen(self.command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+            self.process = subprocess.Popen(
+                self.command,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},  # else the losses of a bare script stand in its log at its end
+            )
 
     def members(self) -> list[int]:
         """The process and all it started."""
@@ -62,8 +73,8 @@ class Training:
             except ProcessLookupError:
                 continue
 
-    def has_loss(self) -> bool:
-        return any(FIRST_LOSS in log.read_text(errors="replace") for log in self.log.parent.glob(self.log.name))
+    def losses(self) -> int:
+        return sum(log.read_text(errors="replace").count(LOSS) for log in self.log.parent.glob(self.log.name))
 
     def has_ended(self) -> bool:
         """Once the record of the training is there, what follows (the evaluation) is not waited for."""
@@ -126,6 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plan", nargs="+", choices=["pair", "matrix", "checkpointing", "bf16", "bf16-off"])
     parser.add_argument("--at-once", type=int, default=8)
+    parser.add_argument("--turn", type=int, default=sys.maxsize, help="steps; to the end by default")
     for name in ("nf4", "bf16", "mxfp4", "rows", "long-rows", "out"):
         parser.add_argument(f"--{name}", type=Path)
     asked = parser.parse_args()
@@ -139,20 +151,20 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         for first in range(0, len(trainings), asked.at_once):
-            run(trainings[first : first + asked.at_once], asked.out, tell)
+            run(trainings[first : first + asked.at_once], asked.turn, asked.out, tell)
     finally:  # each leads a session of its own and would go on, holding its memory
         for training in trainings:
             if training.state != "waiting":
                 training.signal(signal.SIGKILL)
 
 
-def run(trainings: list[Training], out: Path, tell: Callable[[Training, str], None]) -> None:
-    """All to their first loss, then one after the other to its end."""
+def run(trainings: list[Training], turn: int, out: Path, tell: Callable[[Training, str], None]) -> None:
+    """All to their first loss, then one at a time, `turn` steps each, to their ends."""
     for training in trainings:
         training.start(out)
     while any(training.state == "running" for training in trainings):
         for training in trainings:
-            if training.state == "running" and training.has_loss():
+            if training.state == "running" and training.losses():
                 training.signal(signal.SIGSTOP)
                 training.state = "stopped"
                 tell(training, "has its first loss")
@@ -160,13 +172,26 @@ def run(trainings: list[Training], out: Path, tell: Callable[[Training, str], No
                 training.state = "ended"
                 tell(training, f"ended before its first loss, exit code {training.process.returncode}")
         time.sleep(0.1)
-    for training in trainings:
-        if training.state == "stopped":
+    take_turns([training for training in trainings if training.state == "stopped"], turn, tell)
+
+
+def take_turns(trainings: list[Training], turn: int, tell: Callable[[Training, str], None]) -> None:
+    """Stopped ones to their ends; a turn ends at the same step for all, however far one came before it was stopped."""
+    goal = 1
+    while trainings:
+        goal += turn
+        for training in trainings:
             training.signal(signal.SIGCONT)
-            while not training.has_ended():
-                time.sleep(0.1)
-            training.process.wait()
-            tell(training, "has ended")
+            while not training.has_ended() and training.losses() < goal:
+                time.sleep(0.05)
+            if training.has_ended():
+                training.process.wait()
+                training.state = "ended"
+                tell(training, "has ended")
+            else:
+                training.signal(signal.SIGSTOP)
+                tell(training, f"is stopped after step {training.losses()}")
+        trainings = [training for training in reversed(trainings) if training.state == "stopped"]
 
 
 if __name__ == "__main__":
