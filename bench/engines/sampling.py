@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,11 +51,14 @@ class Draws:
         )
 
 
-def _likeliest(logits: Tensor) -> Tensor:
-    """Place of each row's largest logit, (rows,); of its first NaN where it has one. NumPy's is nine times as fast as torch's on a CPU."""
-    if logits.device.type == "cpu" and logits.dtype != torch.bfloat16:  # NumPy has no bfloat16
-        return torch.from_numpy(logits.numpy().argmax(-1))
-    return logits.argmax(-1)
+def _likeliest(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Place of each row's largest logit, of its first NaN where it has one, and whether it is finite, (rows,) each."""
+    if logits.device.type == "cpu" and logits.dtype != torch.bfloat16:  # NumPy is nine times as fast as torch there, and has no bfloat16
+        values = logits.numpy()
+        places = values.argmax(-1)
+        return torch.from_numpy(places), torch.from_numpy(np.isfinite(values[np.arange(len(values)), places]))
+    tokens = logits.argmax(-1)
+    return tokens, logits.gather(-1, tokens[:, None])[:, 0].isfinite()
 
 
 def next_tokens(logits: Tensor, draws: Draws | None, step: int = 0) -> Tensor:
@@ -62,8 +66,7 @@ def next_tokens(logits: Tensor, draws: Draws | None, step: int = 0) -> Tensor:
 
     logits: (rows, vocabulary). NOT_A_NUMBER where the model gave a row none to choose by. Waits for no device.
     """
-    tokens = _likeliest(logits)
-    is_sound = logits.gather(-1, tokens[:, None])[:, 0].isfinite()
+    tokens, is_sound = _likeliest(logits)
     if draws is not None:
         mass = torch.softmax(logits[draws.places].double() / draws.temperatures, -1).cumsum(-1)
         level = draws.levels[:, step : step + 1] * mass[:, -1:]

@@ -36,6 +36,8 @@ class SlotCache:
         self.slots = slots
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
         self._windows: dict[int, int | None] = {}
+        self._edge: Tensor | None = None
+        """Zeros, then as many times minus infinity: whatever a row sees, and does not, is a piece of it."""
         self._starts: dict[tuple[int, int], Tensor] = {}
         """Where the columns of each slot's heads start, by the number of heads and of columns, (slots, heads)."""
 
@@ -97,9 +99,17 @@ class SlotCache:
         if self.shortest >= columns:
             return Layout(columns, where, None)
         if self._seen is None:  # a ring's is its beginning: every column of a full one is seen
-            visible = torch.arange(self.width + 1, device=self.last.device) <= 1 + self.last[:, None]
-            self._seen = _additive(visible[:, None], dtype)
+            self._seen = self._seen_columns(dtype)
         return Layout(columns, where, self._seen[..., : columns + 1])
+
+    def _seen_columns(self, dtype: torch.dtype) -> Tensor:
+        """Additive mask over all columns in use, (rows, 1, 1, 1, columns + 1): a window on an edge, as far before it as the row is long."""
+        columns = self.width + 1
+        if self._edge is None or len(self._edge) < 2 * columns or self._edge.dtype != dtype:
+            self._edge = torch.zeros(4 * columns, dtype=dtype, device=self.last.device)
+            self._edge[2 * columns :] = float("-inf")
+        starts = len(self._edge) // 2 - 2 - self.last
+        return self._edge.unfold(0, columns, 1).index_select(0, starts)[:, None, None, None]
 
     def _prefill_layout(self, window: int, dtype: torch.dtype) -> Layout:
         columns = min(window, self.width)

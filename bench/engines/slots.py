@@ -147,7 +147,7 @@ class SlotEngine(LocalEngine):
     def _forward(self, cache: SlotCache, first: int, entries: list[_Live], inputs: list[list[int]]) -> Tensor:
         """Logits of the next token, (rows, vocabulary)."""
         width, device = max(map(len, inputs)), self._device
-        ids = _tensor([[0] * (width - len(tokens)) + tokens for tokens in inputs], device)
+        ids = _tensor(inputs if width == 1 else [[0] * (width - len(tokens)) + tokens for tokens in inputs], device)
         newest = [entry.newest for entry in entries]
         last = _tensor(newest, device)
         positions = last[:, None] if width == 1 else (last[:, None] + torch.arange(1 - width, 1, device=device)).clamp(min=0)
