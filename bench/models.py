@@ -35,7 +35,14 @@ def find_model(model: Model) -> Path:
         folder = _download(model)
     if not os.path.isdir(folder):  # unlike Path.is_dir, no error on a name too long to be one
         raise ModelError(f"no model {model.id!r}: expected `embedded`, a folder, or a hub id such as unsloth/gpt-oss-20b")
-    return check_model(folder)
+    check_model(folder)
+    quantized = _read_json(folder / "config.json").get("quantization_config")
+    if isinstance(quantized, dict) and quantized.get("quant_method") == "bitsandbytes" and not model.load_in_4bit:
+        raise ModelError(
+            f"{model.id}: a 4-bit checkpoint of bitsandbytes, and model.load_in_4bit is false: set it to true, on a CUDA GPU, or name the "
+            "16-bit checkpoint of the same model"
+        )
+    return folder
 
 
 def check_model(folder: Path) -> Path:

@@ -95,6 +95,12 @@ def test_a_folder_without_config_is_no_model(copied: Path) -> None:
     assert "no config.json" in refusal(lambda: find_model(model(copied)))
 
 
+def test_a_four_bit_checkpoint_is_not_taken_for_another(copied: Path) -> None:
+    edit_json(copied / "config.json", quantization_config={"quant_method": "bitsandbytes"})
+    assert "model.load_in_4bit is false" in refusal(lambda: find_model(model(copied)))
+    assert find_model(model(copied).model_copy(update={"load_in_4bit": True})) == copied
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", "[" * 100_000])
 def test_a_damaged_config_is_one_line(copied: Path, text: str) -> None:
     (copied / "config.json").write_text(text, encoding="utf-8")
