@@ -36,8 +36,9 @@ class SlotCache:
         self.slots = slots
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
         self._windows: dict[int, int | None] = {}
-        self._edge: Tensor | None = None
-        """Zeros, then as many times minus infinity: whatever a row sees, and does not, is a piece of it."""
+        self._edges: dict[tuple[int, torch.dtype], Tensor] = {}
+        """Zeros, then as many times minus infinity, by that number: what a row sees, and does not, is a piece of one. Kept, as are the
+        starts below: graphs that were recorded over one read it again."""
         self._starts: dict[tuple[int, int], Tensor] = {}
         """Where the columns of each slot's heads start, by the number of heads and of columns, (slots, heads)."""
 
@@ -105,11 +106,12 @@ class SlotCache:
     def _seen_columns(self, dtype: torch.dtype) -> Tensor:
         """Additive mask over all columns in use, (rows, 1, 1, 1, columns + 1): a window on an edge, as far before it as the row is long."""
         columns = self.width + 1
-        if self._edge is None or len(self._edge) < 2 * columns or self._edge.dtype != dtype:
-            self._edge = torch.zeros(4 * columns, dtype=dtype, device=self.last.device)
-            self._edge[2 * columns :] = float("-inf")
-        starts = len(self._edge) // 2 - 2 - self.last
-        return self._edge.unfold(0, columns, 1).index_select(0, starts)[:, None, None, None]
+        half = 1 << columns.bit_length()
+        if (edge := self._edges.get((half, dtype))) is None:
+            edge = torch.zeros(2 * half, dtype=dtype, device=self.last.device)
+            edge[half:] = float("-inf")
+            self._edges[half, dtype] = edge
+        return edge.unfold(0, columns, 1).index_select(0, half - 2 - self.last)[:, None, None, None]
 
     def _prefill_layout(self, window: int, dtype: torch.dtype) -> Layout:
         columns = min(window, self.width)
