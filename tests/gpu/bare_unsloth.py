@@ -92,6 +92,7 @@ def main():
                 "peak_vram_gib": round(torch.cuda.max_memory_allocated() / 2**30, 3),
                 "peak_reserved_gib": round(torch.cuda.max_memory_reserved() / 2**30, 3),
                 "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+                "steps_s": [round(seconds, 4) for seconds in clock.seconds],
                 "losses": [round(loss, 4) for loss in clock.losses],
             }
         )

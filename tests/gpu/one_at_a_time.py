@@ -4,12 +4,13 @@ A first step compiles for minutes and leaves the GPU idle. So several processes 
 stopped (SIGSTOP) after its first loss, and then one after the other goes on to its end alone. Times of first steps, device-wide memory and
 energy mean nothing here; median step times and a process's own peaks do.
 
-  one_at_a_time.py PLAN ... [--at-once N] [--turn N] --nf4 DIR [--bf16 DIR] [--mxfp4 DIR] --rows FILE --long-rows FILE --out FOLDER
+  one_at_a_time.py PLAN ... [--at-once N] [--turn N] [--hold FILE] --nf4 DIR [--bf16 DIR] [--mxfp4 DIR] --rows FILE --long-rows FILE --out FOLDER
 
 With `--turn N` they go in turns of N steps, there and back (A B, B A, A B ...), so that what drifts on the machine meets all of them alike.
 The step under way when a process is stopped counts the pause, and may share the GPU with what the process before had under way. Of 24 steps
 that is one without turns and at most five from N = 5 on, so that no median is such a step's: it lies between the 12th and 13th of the 19
-others instead of at their 10th, a little slower, on all sides alike.
+others instead of at their 10th, a little slower, on all sides alike. With `--hold FILE` nobody goes on behind its first loss while there is
+such a file, as other work on the card may need.
 """
 
 import argparse
@@ -107,7 +108,7 @@ def plan(asked: argparse.Namespace, name: str) -> list[Training]:
 
     both, attention, bf16 = "attention+experts", "attention", "model.load_in_4bit=false"
     if name == "pair":
-        return sum([[harness(asked, f"harness{turn}", asked.nf4), bare(asked, f"bare{turn}")] for turn in (1, 2, 3)], [])
+        return sum([[harness(asked, f"harness{turn}", asked.nf4), bare(asked, f"bare{turn}")] for turn in (1, 2, 3, 4)], [])
     if name == "matrix":
         return [
             *(harness(asked, f"nf4-attention-r{number}", asked.nf4, f"r{number}-s25", rank(number, attention)) for number in (8, 32, 128)),
@@ -138,7 +139,7 @@ def main() -> None:
     parser.add_argument("plan", nargs="+", choices=["pair", "matrix", "checkpointing", "bf16", "bf16-off"])
     parser.add_argument("--at-once", type=int, default=8)
     parser.add_argument("--turn", type=int, default=sys.maxsize, help="steps; to the end by default")
-    for name in ("nf4", "bf16", "mxfp4", "rows", "long-rows", "out"):
+    for name in ("nf4", "bf16", "mxfp4", "rows", "long-rows", "hold", "out"):
         parser.add_argument(f"--{name}", type=Path)
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
@@ -151,15 +152,18 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         for first in range(0, len(trainings), asked.at_once):
-            run(trainings[first : first + asked.at_once], asked.turn, asked.out, tell)
+            stopped = start(trainings[first : first + asked.at_once], asked.out, tell)
+            while asked.hold is not None and asked.hold.exists():
+                time.sleep(0.1)
+            take_turns(stopped, asked.turn, tell)
     finally:  # each leads a session of its own and would go on, holding its memory
         for training in trainings:
             if training.state != "waiting":
                 training.signal(signal.SIGKILL)
 
 
-def run(trainings: list[Training], turn: int, out: Path, tell: Callable[[Training, str], None]) -> None:
-    """All to their first loss, then one at a time, `turn` steps each, to their ends."""
+def start(trainings: list[Training], out: Path, tell: Callable[[Training, str], None]) -> list[Training]:
+    """All to their first loss, behind which those that come so far are stopped."""
     for training in trainings:
         training.start(out)
     while any(training.state == "running" for training in trainings):
@@ -172,7 +176,7 @@ def run(trainings: list[Training], turn: int, out: Path, tell: Callable[[Trainin
                 training.state = "ended"
                 tell(training, f"ended before its first loss, exit code {training.process.returncode}")
         time.sleep(0.1)
-    take_turns([training for training in trainings if training.state == "stopped"], turn, tell)
+    return [training for training in trainings if training.state == "stopped"]
 
 
 def take_turns(trainings: list[Training], turn: int, tell: Callable[[Training, str], None]) -> None:
