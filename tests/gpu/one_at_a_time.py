@@ -4,7 +4,8 @@ A first step compiles for minutes and leaves the GPU idle. So several processes 
 stopped (SIGSTOP) after its first loss, and then one after the other goes on to its end alone. Times of first steps, device-wide memory and
 energy mean nothing here; median step times and a process's own peaks do.
 
-  one_at_a_time.py PLAN ... [--at-once N] [--turn N] [--hold FILE] --nf4 DIR [--bf16 DIR] [--mxfp4 DIR] --rows FILE --long-rows FILE --out FOLDER
+  one_at_a_time.py PLAN ... [--at-once N] [--turn N] [--hold FILE]
+                   --nf4 DIR [--bf16 DIR] [--mxfp4 DIR] --rows FILE --long-rows FILE --out FOLDER
 
 With `--turn N` they go in turns of N steps, there and back (A B, B A, A B ...), so that what drifts on the machine meets all of them alike.
 The step under way when a process is stopped counts the pause, and may share the GPU with what the process before had under way. Of 24 steps
