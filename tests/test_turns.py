@@ -5,7 +5,7 @@ import time
 from itertools import groupby
 from pathlib import Path
 
-from gpu.one_at_a_time import Training, run
+from gpu.one_at_a_time import Training, start, take_turns
 
 TRAINING = """
 import time
@@ -18,8 +18,12 @@ for _ in range(16):
 def test_trainings_take_turns_there_and_back(tmp_path: Path) -> None:
     trainings = [Training(name, [sys.executable, "-S", "-c", TRAINING], tmp_path / f"{name}.out") for name in "AB"]
     told: list[tuple[str, float]] = []
+
+    def tell(training: Training, what: str) -> None:
+        told.append((f"{training.name} {what}", time.monotonic()))
+
     try:
-        run(trainings, 5, tmp_path, lambda training, what: told.append((f"{training.name} {what}", time.monotonic())))
+        take_turns(start(trainings, tmp_path, tell), 5, tell)
     finally:
         for training in trainings:
             training.process.kill()

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.moe import ExpertsInterface
 
+from bench.engines.products import Linear, batch_product, linear, quick_products
 from bench.engines.slot_cache import SlotCache
-from bench.engines.small_products import Linear, linear, small_products
 
 NAME = "effortbench_slots"
 
@@ -40,14 +40,14 @@ def slot_attention(
     key, value, mask = slot_cache.extend(module.layer_idx, key, value, sliding_window)
     rows, heads, queries, dim = query.shape
     groups, columns = key.shape[1:3]
-    scores = torch.bmm(query.reshape(rows * groups, -1, dim) * scaling, key.flatten(0, 1).transpose(1, 2))
+    scores = batch_product(query.reshape(rows * groups, -1, dim) * scaling, key.flatten(0, 1).transpose(1, 2))
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     by_head = scores.view(rows, groups, heads // groups, queries, columns)
     if mask is not None:
         by_head += mask
     by_head[..., 0] = float("-inf") if s_aux is None else s_aux.to(scores.dtype).view(groups, heads // groups, 1)
-    output = torch.bmm(torch.softmax(scores, dim=-1), value.flatten(0, 1))
+    output = batch_product(torch.softmax(scores, dim=-1), value.flatten(0, 1))
     return output.view(rows, heads, queries, -1).transpose(1, 2), None
 
 
@@ -110,7 +110,7 @@ def slot_functions(model: Any) -> Iterator[None]:
             yield
             return
         model.set_experts_implementation(NAME)
-        with small_products(model):
+        with quick_products(model):
             yield
     finally:
         _held.clear()

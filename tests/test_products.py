@@ -1,4 +1,4 @@
-"""Small weights that are read through before few rows are multiplied with them: the same products, and the model as it was afterwards."""
+"""Products on a CPU: the same as torch's, by whatever library, and the model as it was afterwards."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 from test_slots import NEVER, tiny
+from threadpoolctl import threadpool_info
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from bench.engines import Row
+from bench.engines import Row, products
+from bench.engines.products import CACHED_BYTES, FEW_ROWS, batch_product, linear, quick_products
 from bench.engines.slots import SlotEngine
-from bench.engines.small_products import CACHED_BYTES, FEW_ROWS, linear, small_products
 
 
 @pytest.mark.parametrize("rows", [1, FEW_ROWS, FEW_ROWS + 1])
@@ -26,11 +27,38 @@ def test_a_product_is_the_one_torch_makes(rows: int, bias: Tensor | None, out: i
     assert torch.equal(linear(weight, bias)(states), functional.linear(states, weight, bias))
 
 
+@pytest.mark.parametrize("is_abroad", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 5])
+def test_products_of_a_batch_are_torchs_but_for_rounding(
+    is_abroad: bool, dtype: torch.dtype, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The right one as attention has it: a part of longer slots, across."""
+    monkeypatch.setattr(products, "mkl_is_abroad", lambda: is_abroad)
+    generator = torch.Generator().manual_seed(0)
+    left, slots = (torch.randn(6, size, 8, generator=generator).to(dtype) for size in (rows, 40))
+    right = slots[:, :13].transpose(1, 2)
+    made = batch_product(left, right)
+    assert (made.dtype, made.shape) == (dtype, (6, rows, 13))
+    torch.testing.assert_close(made, torch.bmm(left, right))
+
+
+def test_numpy_gets_as_many_threads_as_torch_has_and_its_own_back() -> None:
+    before = blas_threads()
+    with quick_products(nn.Linear(2, 2)):
+        assert blas_threads() == {torch.get_num_threads()}
+    assert blas_threads() == before
+
+
+def blas_threads() -> set[int]:
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
 def test_layers_answer_as_before_once_they_are_given_back() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
-    with small_products(model):
+    with quick_products(model):
         assert "forward" in vars(model[0])
-    with pytest.raises(RuntimeError, match="mat1 and mat2"), small_products(model):
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), quick_products(model):
         model(torch.zeros(1, 5))
     assert "forward" not in vars(model[0])
 
@@ -42,7 +70,7 @@ def test_a_layer_whose_forward_is_somebodys_hook_is_left_alone() -> None:
         return states + 1
 
     model[0].forward = hooked
-    with small_products(model):
+    with quick_products(model):
         assert torch.equal(model(torch.zeros(1, 4)), torch.ones(1, 4))
     assert model[0].forward is hooked
 
