@@ -1,7 +1,8 @@
 """Jobs -> child processes on this machine. Every event is handed to one listener, in one thread, in the order it came.
 
 Whatever a child does (exit, segfault, hang, write rubbish, leave processes of its own behind), it ends in one `Failure` or in none, and
-no child outlives `run`. A child that tells nothing for longer than its job can take is asked where it is, for its log, and ended.
+no child outlives `run`. A child that tells nothing for longer than its job can take is asked where it is, for its log, and ended. One
+that has done its job and holds the weights which the next one needs is given that too: imports and loading cost more than many a job.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import EffortbenchError
-from bench.jobs import CONDUCTOR, WHERE_SIGNAL, Event, Job, longest_silence_s
+from bench.jobs import CONDUCTOR, ORDERS, WHERE_SIGNAL, Event, Job, Order, longest_silence_s, weights_of
 from bench.redaction import redact
 
 WORKER = (sys.executable, "-m", "bench.worker")
@@ -97,8 +99,25 @@ class _Watch:
         return {name: over_s for name, over_s in over.items() if over_s > 0}
 
 
+@dataclass(eq=False)
+class _Child:
+    """A process, and the jobs it was given."""
+
+    process: subprocess.Popen[str]
+    scratch: Path
+    orders: int | None
+    """Descriptor to write further orders to; None where it takes none."""
+    jobs: list[Job]
+    """The last is the one under way, or was."""
+    has_ended: bool = False
+
+    @property
+    def job(self) -> Job:
+        return self.jobs[-1]
+
+
 class LocalExecutor:
-    """Runs up to `workers` jobs side by side, each in its own process, with its standard error in a log file.
+    """Runs up to `workers` jobs side by side, one at a time in a process, with each job's standard error in a log file.
 
     `command` reads a job on standard input and writes events; tests run other programs than the worker. `silence_s` says how long a
     job may tell nothing before it is taken to hang.
@@ -120,8 +139,9 @@ class LocalExecutor:
         self.command = tuple(command)
         self.silence_s = silence_s
         self._lock = threading.Lock()
-        """Guards the two below: no child may start once they are being ended."""
-        self._processes: dict[str, subprocess.Popen[str]] = {}
+        """Guards the two below, and what job a child does: none may start once they are being ended, and none be given to one that has."""
+        self._children: dict[str, _Child] = {}
+        """By the name of the job under way, or the last."""
         self._is_ending = False
         self._asked_where: set[str] = set()
         """Names of jobs that seemed to hang."""
@@ -133,7 +153,9 @@ class LocalExecutor:
         self._asked_where.clear()
         events: queue.Queue[tuple[Job, Event]] = queue.Queue()
         waiting = deque(jobs)
-        running: dict[str, threading.Thread] = {}
+        running: set[str] = set()
+        resting: list[_Child] = []
+        threads: list[threading.Thread] = []
         failures: dict[str, Failure] = {}
         done: set[str] = set()
         watch = _Watch(self.silence_s)
@@ -141,9 +163,13 @@ class LocalExecutor:
             while waiting or running:
                 while waiting and len(running) < self.workers:
                     job = waiting.popleft()
-                    running[job.name] = threading.Thread(target=self._follow, args=(job, events), daemon=True)
-                    running[job.name].start()
+                    running.add(job.name)
+                    if not (resting and self._give(resting.pop(), job)):
+                        threads.append(threading.Thread(target=self._follow, args=(job, events), daemon=True))
+                        threads[-1].start()
                     watch.begin(job)
+                while resting:  # nothing waits for them
+                    _signal(resting.pop().process, signal.SIGKILL)
                 try:
                     job, event = events.get(timeout=LISTEN_S)
                 except queue.Empty:
@@ -158,8 +184,12 @@ class LocalExecutor:
                     failures.setdefault(job.name, Failure(redact(event["reason"], os.environ), event["exit_code"]))
                 elif event["event"] == "done":
                     done.add(job.name)
+                    if event.get("rests") is True:
+                        running.remove(job.name)
+                        watch.end(job)
+                        resting += filter(None, [self._children.get(job.name)])  # none where it has ended meanwhile
                 elif event["event"] == "ended":
-                    running.pop(job.name)
+                    running.remove(job.name)
                     hung_after_s = watch.end(job)
                     if job.name not in failures and (failure := self._judge(job, event["returncode"], job.name in done, hung_after_s)):
                         failures[job.name] = failure
@@ -168,7 +198,7 @@ class LocalExecutor:
         finally:
             self._end_children()
             deadline = time.monotonic() + GRACE_S / 2
-            for thread in running.values():
+            for thread in threads:
                 if thread.is_alive():
                     thread.join(max(0.0, deadline - time.monotonic()))  # it removes its child's temporary folder
         return failures
@@ -178,29 +208,52 @@ class LocalExecutor:
         return self.logs / f"{job.name}.log"
 
     def _follow(self, job: Job, events: queue.Queue[tuple[Job, Event]]) -> None:
-        """One child's life, in a thread of its own; whatever happens, the last event says that it ended."""
+        """One child's life, in a thread of its own; whatever happens, the last event says that it ended, and in which of its jobs."""
         returncode = 1
         try:
             # Unsloth writes compiled code; each process gets a folder of its own
             with tempfile.TemporaryDirectory(prefix="effortbench-", ignore_cleanup_errors=True) as scratch:
-                process = self._start(job, Path(scratch))
-                reader = threading.Thread(target=_read, args=(process, job, events), daemon=True)
+                child = self._start(job, Path(scratch))
+                reader = threading.Thread(target=_read, args=(child, events), daemon=True)
                 reader.start()
-                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-                _signal(process, signal.SIGKILL)  # what it left behind would keep the pipe open
-                returncode = process.wait()
+                os.waitid(os.P_PID, child.process.pid, os.WEXITED | os.WNOWAIT)
+                _signal(child.process, signal.SIGKILL)  # what it left behind would keep the pipe open
+                returncode = child.process.wait()
                 reader.join(PIPE_GRACE_S)
-                self._redact_log(job)
-                self._processes.pop(job.name)
+                job = self._bury(child)
         except (OSError, ValueError) as error:
             events.put((job, {"event": "failed", "reason": f"the process could not be started: {error}", "exit_code": INTERNAL}))
         finally:
             events.put((job, {"event": "ended", "returncode": returncode}))
 
-    def _start(self, job: Job, scratch: Path) -> subprocess.Popen[str]:
-        order = scratch / "job.json"  # a file, for a pipe would block where the child does not read
-        order.write_text(job.model_dump_json(), encoding="utf-8")
+    def _bury(self, child: _Child) -> Job:
+        """Clean up behind a process that has ended; returns the job that it ended in."""
+        with self._lock:
+            child.has_ended = True
+            self._children.pop(child.job.name)
+            if child.orders is not None:
+                os.close(child.orders)
+        for job in child.jobs:
+            self._redact_log(job)
+        return child.job
+
+    def _give(self, child: _Child, job: Job) -> bool:
+        """Let a process that has done its job do another; False, and its end, where it cannot."""
+        with self._lock:
+            if child.orders is not None and not child.has_ended and weights_of(job) == weights_of(child.job) is not None:
+                order = Order(job=_write(job, child.scratch), log=None if self.verbose else self.log(job).absolute())
+                self._children[job.name] = self._children.pop(child.job.name)
+                child.jobs.append(job)
+                with suppress(BrokenPipeError):  # it is ending, which its thread will tell of this job
+                    os.write(child.orders, f"{order.model_dump_json()}\n".encode())
+                return True
+        _signal(child.process, signal.SIGKILL)  # for its memory
+        return False
+
+    def _start(self, job: Job, scratch: Path) -> _Child:
+        order = _write(job, scratch)
         log = None if self.verbose else self.log(job).open("w", encoding="utf-8")
+        theirs, ours = (None, None) if weights_of(job) is None else os.pipe()
         try:
             with order.open(encoding="utf-8") as stdin, self._lock:
                 if self._is_ending:
@@ -214,27 +267,35 @@ class LocalExecutor:
                     encoding="utf-8",
                     errors="replace",
                     env=child_environment(os.environ)
-                    | {CONDUCTOR: str(os.getpid()), "UNSLOTH_COMPILE_LOCATION": str(scratch / "compiled")},
+                    | {CONDUCTOR: str(os.getpid()), "UNSLOTH_COMPILE_LOCATION": str(scratch / "compiled")}
+                    | ({} if theirs is None else {ORDERS: str(theirs)}),
+                    pass_fds=() if theirs is None else (theirs,),
                     start_new_session=True,  # Ctrl-C reaches the conductor alone, which ends its children itself
                 )
-                self._processes[job.name] = process
+                child = self._children[job.name] = _Child(process, scratch, ours, [job])
+        except BaseException:
+            if ours is not None:
+                os.close(ours)
+            raise
         finally:
             order.unlink()  # who reads it holds it open
             if log:
                 log.close()
-        return process
+            if theirs is not None:
+                os.close(theirs)
+        return child
 
     def _end_hanging(self, over_s: Mapping[str, float]) -> None:
         """Ask those that hang where they are, which their logs then tell, and a second later end them."""
         for name, seconds in over_s.items():
-            process = self._processes.get(name)  # None where it is being started
-            if process is None:
+            child = self._children.get(name)  # None where it is being started
+            if child is None:
                 continue
             if seconds > GRACE_S:
-                _signal(process, signal.SIGKILL)
+                _signal(child.process, signal.SIGKILL)
             elif name not in self._asked_where:
                 self._asked_where.add(name)
-                _signal(process, WHERE_SIGNAL, os.kill)
+                _signal(child.process, WHERE_SIGNAL, os.kill)
 
     def _judge(self, job: Job, returncode: int, is_done: bool, hung_after_s: float | None) -> Failure | None:
         """What a process's end means; None where its work was done."""
@@ -258,7 +319,7 @@ class LocalExecutor:
 
     def _redact_log(self, job: Job) -> None:
         """Libraries wrote it: a key that one of them printed is taken out as soon as nobody writes any more."""
-        if self.verbose:
+        if self.verbose or not self.log(job).exists():
             return
         text = self.log(job).read_text(encoding="utf-8", errors="surrogateescape")
         clean = redact(text, os.environ)
@@ -275,7 +336,7 @@ class LocalExecutor:
         """Ask all to end, give them a second together, then end them."""
         with self._lock:
             self._is_ending = True
-            alive = [process for process in self._processes.values() if process.returncode is None]
+            alive = [child.process for child in self._children.values() if child.process.returncode is None]
         for process in alive:
             _signal(process, signal.SIGTERM)
         deadline = time.monotonic() + GRACE_S
@@ -286,18 +347,25 @@ class LocalExecutor:
                 _signal(process, signal.SIGKILL)
 
 
-def _read(process: subprocess.Popen[str], job: Job, events: queue.Queue[tuple[Job, Event]]) -> None:
-    """Hand on a child's events; one that writes anything else is ended."""
-    assert process.stdout
-    with process.stdout:
-        for line in process.stdout:
+def _write(job: Job, folder: Path) -> Path:
+    """The job as a file, for a pipe would block where the child does not read."""
+    path = folder / "job.json"
+    path.write_text(job.model_dump_json(), encoding="utf-8")
+    return path
+
+
+def _read(child: _Child, events: queue.Queue[tuple[Job, Event]]) -> None:
+    """Hand on a child's events as those of its job; one that writes anything else is ended."""
+    assert child.process.stdout
+    with child.process.stdout:
+        for line in child.process.stdout:
             event = _parse(line)
             if event is None:
                 reason = f"the process wrote something that is no event: {line.strip()[:80]!r}"
-                events.put((job, {"event": "failed", "reason": reason, "exit_code": INTERNAL}))
-                _signal(process, signal.SIGKILL)
+                events.put((child.job, {"event": "failed", "reason": reason, "exit_code": INTERNAL}))
+                _signal(child.process, signal.SIGKILL)
                 return
-            events.put((job, event))
+            events.put((child.job, event))
 
 
 def _parse(line: str) -> Event | None:

@@ -12,6 +12,8 @@ from bench.experiment import Experiment, Method, Steps, Timing
 
 CONDUCTOR = "EFFORTBENCH_CONDUCTOR"
 """Environment variable of a child: the process id of who started it."""
+ORDERS = "EFFORTBENCH_ORDERS"
+"""Environment variable of a child that may do several jobs: descriptor from which it reads the orders behind its first, a line each."""
 WHERE_SIGNAL = signal.SIGUSR1
 """Asks a child that seems to hang to write into its log where it is."""
 START_S = 1800.0
@@ -21,7 +23,8 @@ S_PER_GENERATED_TOKEN = 0.5
 S_PER_TRAINED_TOKEN = 0.1
 """Both slower by far than a device that anybody waits for: what is slower still has most likely stopped."""
 Event = dict[str, Any]
-"""`event` names it: plan, prompt, sample, canary, phase, timing, step, training_phase, training_known, trained, failed, done."""
+"""`event` names it: plan, prompt, sample, canary, phase, timing, step, training_phase, training_known, trained, failed, done.
+`done` says by `rests` whether the process waits for another order."""
 
 
 class _Job(BaseModel):
@@ -99,6 +102,22 @@ class ProbeJob(_Job):
 
 
 Job = TrainJob | EvaluateJob | ProbeJob
+
+
+class Order(BaseModel):
+    """A further job for a process that has done one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    job: Path
+    """File of the job, which the process removes."""
+    log: Path | None
+    """Where its standard error goes from now on; None leaves it."""
+
+
+def weights_of(job: Job) -> str | None:
+    """What a process has in memory once it has done the job, and can serve another from; None where it is to end."""
+    return f"{job.base} {job.experiment.model.model_dump_json()}" if isinstance(job, EvaluateJob) else None
 
 
 def longest_silence_s(job: Job) -> float:

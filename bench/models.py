@@ -6,6 +6,7 @@ transformers thinks of it.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -109,28 +110,78 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def load_for_evaluation(folder: Path, model: Model, adapter: Path | None) -> Any:
-    """The model in eval mode, with an adapter merged into it. Raises ModelError.
+class HeldBase:
+    """The base model of a process, for one arm after the other.
 
-    On CUDA with load_in_4bit Unsloth loads it and the adapter stays unmerged (merging would round the 4-bit weights again);
-    everywhere else transformers loads it in `model.dtype`.
+    An adapter that lay beside the weights is taken off again. One that was merged has used them up, and they are read anew: to take it out
+    would round them, and to keep a second copy would double the memory.
     """
-    loaded = load_unmerged(folder, model, adapter)
-    return merged(loaded) if adapter is not None and not model.load_in_4bit else loaded
+
+    def __init__(self) -> None:
+        self._model: Any = None
+        self._adapted: Any = None
+        self._of: tuple[Path, Model] | None = None
+
+    def adapted(self, folder: Path, model: Model, adapter: Path | None) -> Any:
+        """The base in eval mode, with the adapter beside its weights as training left it, or alone. Raises ModelError."""
+        if self._adapted is not None:
+            self._model, self._adapted = self._adapted.unload(), None
+        if self._of != (folder, model):
+            self._model = None
+        _free_memory()  # of the arm before
+        if self._model is None:
+            self._model, self._of = _load_base(folder, model), (folder, model)
+        if adapter is None:
+            return self._model
+        self._adapted = _beside(self._model, model, adapter)
+        return self._adapted
+
+    def merged(self) -> Any:
+        """The arm last asked for, its adapter added to the weights. 4-bit weights are let be, for merging would round them again."""
+        assert self._of is not None, "no arm was asked for"
+        if self._adapted is None or self._of[1].load_in_4bit:
+            return self._adapted or self._model
+        adapted, self._adapted, self._model = self._adapted, None, None
+        return merged(adapted)
 
 
-def load_unmerged(folder: Path, model: Model, adapter: Path | None) -> Any:
-    """The same with the adapter beside the weights, as training left it."""
+def load_unmerged(folder: Path, model: Model, adapter: Path) -> Any:
+    """The base in eval mode with an adapter beside its weights. Raises ModelError."""
+    return _beside(_load_base(folder, model), model, adapter)
+
+
+def _load_base(folder: Path, model: Model) -> Any:
+    """On CUDA with load_in_4bit as Unsloth loads it, everywhere else as transformers does, in `model.dtype`."""
     import torch
 
     if model.load_in_4bit and torch.cuda.is_available():
-        return _load_four_bit(folder, model, adapter)
+        return _load_four_bit(folder, model)
     if model.load_in_4bit:
         raise ModelError("load_in_4bit needs a CUDA GPU, found none: set model.load_in_4bit=false, with dtype float32 on a CPU")
-    loaded = load_checked(folder, model.dtype)
-    if adapter is not None:
-        loaded = attach(loaded, adapter)
-    return loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return load_checked(folder, model.dtype).to(_device()).eval()
+
+
+def _beside(base: Any, model: Model, adapter: Path) -> Any:
+    adapted = attach(base, adapter)
+    if model.load_in_4bit:
+        from unsloth import FastLanguageModel
+
+        FastLanguageModel.for_inference(adapted)
+    return adapted.to(_device()).eval()
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _free_memory() -> None:
+    import torch
+
+    gc.collect()  # engines and models hold one another
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def merged(model: Any) -> Any:
@@ -250,7 +301,7 @@ def _report_keys(report: Any, kind: str) -> Any:
     return report.get(kind, ()) if isinstance(report, dict) else getattr(report, kind, ())
 
 
-def _load_four_bit(folder: Path, model: Model, adapter: Path | None) -> Any:
+def _load_four_bit(folder: Path, model: Model) -> Any:
     import torch
 
     # In eval mode Unsloth's attention computes what transformers' does, out of the slots' reach. Off, transformers' own is called
@@ -262,8 +313,6 @@ def _load_four_bit(folder: Path, model: Model, adapter: Path | None) -> Any:
         loaded, _ = FastLanguageModel.from_pretrained(
             model_name=str(folder), max_seq_length=4096, dtype=getattr(torch, model.dtype), load_in_4bit=True, local_files_only=True
         )
-    if adapter is not None:
-        loaded = attach(loaded, adapter)
     FastLanguageModel.for_inference(loaded)
     return loaded.eval()
 

@@ -1,5 +1,6 @@
 """What a child process does: train one LoRA, evaluate one arm, or time two. `python -m bench.worker` reads a job, writes events.
 
+Behind an evaluation it waits for another arm of the same base, whose weights it holds, where the conductor has a way to give it one.
 Standard output carries events alone: whatever libraries print there is sent to standard error, which the conductor keeps as a log.
 """
 
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from pydantic import TypeAdapter
 
 from bench.errors import EffortbenchError
-from bench.jobs import CONDUCTOR, WHERE_SIGNAL, EvaluateJob, Event, Job, PassSpec, ProbeJob, TrainJob
+from bench.jobs import CONDUCTOR, ORDERS, WHERE_SIGNAL, EvaluateJob, Event, Job, Order, PassSpec, ProbeJob, TrainJob
+from bench.models import HeldBase
 from bench.records import Phase, Sample
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ CANARY_TOKENS = 32
 
 
 def main() -> None:
-    """Run the job on standard input; exit 0 where it was done, 1 where it failed and said why."""
+    """Run the job on standard input, and those ordered behind it; exit 0 where all were done, 1 where one failed and said why."""
     _die_with_parent()
     _tell_where()
     protocol = _take_stdout()
@@ -42,9 +44,15 @@ def main() -> None:
         protocol.write(json.dumps(event, ensure_ascii=False) + "\n")
         protocol.flush()
 
-    job: Job = TypeAdapter(Job).validate_json(sys.stdin.read())
+    read = TypeAdapter(Job).validate_json
+    job: Job | None = read(sys.stdin.read())
+    orders = os.fdopen(int(os.environ[ORDERS]), encoding="utf-8") if ORDERS in os.environ else None
+    base = HeldBase()
     try:
-        run_job(job, emit)
+        while job is not None:
+            run_job(job, base, emit)
+            emit({"event": "done", "rests": orders is not None})
+            job = read(order) if orders is not None and (order := _next_order(orders)) else None
     except EffortbenchError as error:
         emit({"event": "failed", "reason": str(error), "exit_code": error.exit_code})
         sys.exit(1)
@@ -52,7 +60,6 @@ def main() -> None:
         traceback.print_exc()
         emit({"event": "failed", "reason": f"{type(error).__name__}: {error}", "exit_code": EffortbenchError.exit_code})
         sys.exit(1)
-    emit({"event": "done"})
 
 
 def _die_with_parent() -> None:
@@ -78,14 +85,28 @@ def _take_stdout() -> TextIO:
     return protocol
 
 
-def run_job(job: Job, emit: Emit) -> None:
+def _next_order(orders: TextIO) -> str | None:
+    """The next job's text, from now on logged where the order says; None where none comes any more."""
+    line = orders.readline()
+    if not line:
+        return None
+    order = Order.model_validate_json(line)
+    if order.log is not None:
+        with order.log.open("w", encoding="utf-8") as log:
+            os.dup2(log.fileno(), 2)
+    text = order.job.read_text(encoding="utf-8")
+    order.job.unlink()
+    return text
+
+
+def run_job(job: Job, base: HeldBase, emit: Emit) -> None:
     """Do what kind of job it is."""
     if isinstance(job, TrainJob):
         run_training(job, emit)
     elif isinstance(job, ProbeJob):
         run_probe(job, emit)
     else:
-        run_evaluation(job, emit)
+        run_evaluation(job, base, emit)
 
 
 def run_training(job: TrainJob, emit: Emit) -> None:
@@ -105,18 +126,19 @@ def run_training(job: TrainJob, emit: Emit) -> None:
     train(job, listener)
 
 
-def run_evaluation(job: EvaluateJob, emit: Emit) -> None:
+def run_evaluation(job: EvaluateJob, base: HeldBase, emit: Emit) -> None:
     """Load the arm once, ask its canaries, run every pass, tell each sample as it ends and each pass's cost."""
     from bench.meter import memory_told
-    from bench.models import load_for_evaluation, load_tokenizer, load_unmerged
+    from bench.models import load_tokenizer
 
     _one_thread_on_cpu()
-    # before the tokenizer: it may import unsloth, which patches transformers. Canaries need the adapter beside the weights first
     with memory_told("load"):
-        model = (load_unmerged if job.has_canaries else load_for_evaluation)(job.base, job.experiment.model, job.adapter)
-    tokenizer = load_tokenizer(job.base)
+        model = base.adapted(job.base, job.experiment.model, job.adapter)
+        if not job.has_canaries:
+            model = base.merged()
+    tokenizer = load_tokenizer(job.base)  # behind the model, whose loader may import unsloth, which patches transformers
     if job.has_canaries:
-        model = _ask_canaries(job, model, tokenizer, emit)
+        model = _ask_canaries(job, base, model, tokenizer, emit)
     for spec in job.passes:
         emit({"event": "phase", "phase": dataclasses.asdict(_run_pass(job, spec, model, tokenizer, emit))})
 
@@ -129,17 +151,16 @@ def run_probe(job: ProbeJob, emit: Emit) -> None:
     probe(job, lambda block: emit({"event": "timing", "block": dataclasses.asdict(block)}))
 
 
-def _ask_canaries(job: EvaluateJob, model: Any, tokenizer: Any, emit: Emit) -> Any:
+def _ask_canaries(job: EvaluateJob, base: HeldBase, model: Any, tokenizer: Any, emit: Emit) -> Any:
     """Ask a few rows of the first pass in two ways, tell how far they differ, and return the model that the passes use.
 
-    Raises ArmError where float32 answers differ by more than rounding.
+    `model` is the arm with its adapter beside the weights. Raises ArmError where float32 answers differ by more than rounding.
     """
     from bench.engines.canary import answer, differ, refuse_fault
     from bench.engines.choose import choose_engine
     from bench.engines.plain import GenerateEngine
     from bench.harmony import find_specials
     from bench.lm import pick_rows
-    from bench.models import merged
 
     evaluate, precision = job.experiment.evaluate, "4-bit" if job.experiment.model.load_in_4bit else job.experiment.model.dtype
     ask = _ask(job, job.passes[0])
@@ -147,7 +168,7 @@ def _ask_canaries(job: EvaluateJob, model: Any, tokenizer: Any, emit: Emit) -> A
     unmerged = None
     if job.adapter is not None and precision != "4-bit":
         unmerged = answer(choose_engine(model, tokenizer, evaluate.slots), rows)
-        model = merged(model)
+        model = base.merged()
     engine = choose_engine(model, tokenizer, evaluate.slots)
     together = answer(engine, rows)
     ways = {"repeat": answer(engine, rows)}

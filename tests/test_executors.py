@@ -260,6 +260,86 @@ def test_a_process_left_behind_by_a_dead_child_is_ended_and_keeps_nobody_waiting
     assert is_gone(heard[0][1]["pid"])
 
 
+# --- one process after the other's job
+
+SEVERAL = """
+name, orders = order()["name"], os.fdopen(int(os.environ["EFFORTBENCH_ORDERS"]))
+while True:
+    print("log of", name, file=sys.stderr, flush=True)
+    say(event="step", name=name, pid=os.getpid())
+    {each}
+    say(event="done", rests=True)
+    line = orders.readline()
+    if not line: break
+    further = json.loads(line)
+    os.dup2(os.open(further["log"], os.O_WRONLY | os.O_CREAT), 2)
+    name = json.load(open(further["job"]))["name"]
+    os.unlink(further["job"])
+"""
+
+
+def pids(heard: list[tuple[str, Event]]) -> dict[str, int]:
+    assert all(name == event["name"] for name, event in heard)
+    return {name: event["pid"] for name, event in heard}
+
+
+def test_a_process_that_waits_gets_the_next_job_and_each_job_its_own_log(tmp_path: Path) -> None:
+    heard, failures = run(tmp_path, SEVERAL.format(each="pass"), [job(name) for name in "abcdef"], workers=2)
+    used = pids(heard)
+    assert failures == {}
+    assert sorted(used) == list("abcdef")
+    assert len(set(used.values())) == 2
+    assert all(map(is_gone, used.values()))
+    assert [(tmp_path / "logs" / f"{name}.log").read_text() for name in "abcdef"] == [f"log of {name}\n" for name in "abcdef"]
+
+
+def test_weights_that_the_next_job_does_not_need_are_given_up(tmp_path: Path) -> None:
+    other = job("b").model_copy(update={"base": Path("elsewhere")})
+    heard, failures = run(tmp_path, SEVERAL.format(each="pass"), [job("a"), other, job("c")], workers=1)
+    assert failures == {}
+    assert len(set(pids(heard).values())) == 3
+
+
+def test_a_death_in_a_later_job_is_that_jobs_alone_and_what_waits_gets_a_new_process(tmp_path: Path) -> None:
+    dies = "if name == 'b': print('it was b', file=sys.stderr, flush=True); os.kill(os.getpid(), signal.SIGSEGV)"
+    heard, failures = run(tmp_path, SEVERAL.format(each=dies), [job(name) for name in "abcd"], workers=1)
+    assert list(failures) == ["b"]
+    assert failures["b"].died
+    assert "SIGSEGV; its log ends: log of b | it was b" in failures["b"].reason
+    used = pids(heard)
+    assert (used["a"] == used["b"], used["c"] == used["d"], used["b"] == used["c"]) == (True, True, False)
+
+
+@pytest.mark.parametrize("ending", ["sys.exit(0)", "sys.exit(3)", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_a_process_that_ends_though_it_said_it_would_wait_keeps_nobody_waiting(tmp_path: Path, ending: str) -> None:
+    program = f"say(event='step', name=order()['name'], pid=os.getpid()); say(event='done', rests=True); {ending}"
+    for jobs in ("ab", "abcdefgh"):
+        heard, failures = run(tmp_path, program, [job(name) for name in jobs], workers=1)
+        done = {name for name, _ in heard}
+        assert done | set(failures) == set(jobs)
+        assert done >= {"a"}
+
+
+def test_a_silence_in_a_later_job_is_counted_from_its_order(tmp_path: Path) -> None:
+    program = SEVERAL.format(each="time.sleep(60 if name == 'c' else 0.4)")
+    used = executor(tmp_path, program, workers=1, silence_s=1.5)
+    failures = used.run([job(name) for name in "abcd"], lambda *_: None)
+    assert list(failures) == ["c"]
+    assert "told nothing for 1.5 s" in failures["c"].reason
+
+
+def test_training_takes_no_further_orders(tmp_path: Path) -> None:
+    stop = Stop(arm="a", steps=1, adapter=tmp_path, key="k")
+    jobs = [
+        TrainJob(name=name, experiment=EXPERIMENT, base=Path("nowhere"), rank=1, seed=1, stops=(stop,), checkpoints=tmp_path)
+        for name in "ab"
+    ]
+    program = f"say(event='step', name=order()['name'], orders=os.environ.get('EFFORTBENCH_ORDERS'))\n{DONE}"
+    heard, failures = run(tmp_path, program, jobs)
+    assert failures == {}
+    assert [event["orders"] for _, event in heard] == [None, None]
+
+
 # --- ending
 
 

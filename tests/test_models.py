@@ -13,16 +13,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from bench import models
 from bench.errors import ModelError
 from bench.experiment import Model
 from bench.models import (
     EMBEDDED,
+    HeldBase,
     check_adapter,
     expert_layout,
     find_model,
     fingerprint,
     load_checked,
-    load_for_evaluation,
     load_tokenizer,
     watch_loading,
 )
@@ -212,7 +213,7 @@ def test_a_config_that_does_not_fit_its_weights_is_refused(copied: Path, changes
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_four_bits_without_a_gpu_say_what_to_set() -> None:
-    message = refusal(lambda: load_for_evaluation(EMBEDDED, model("embedded", load_in_4bit=True), None))
+    message = refusal(lambda: load_arm(EMBEDDED, model("embedded", load_in_4bit=True), None))
     assert "set model.load_in_4bit=false" in message
 
 
@@ -303,6 +304,13 @@ def adapter(tmp_path: Path) -> Path:
     return tmp_path / "adapter"
 
 
+def load_arm(folder: Path, asked: Model, adapter: Path | None) -> Any:
+    """As the passes get it."""
+    base = HeldBase()
+    base.adapted(folder, asked, adapter)
+    return base.merged()
+
+
 def logits(loaded: Any) -> torch.Tensor:
     with torch.inference_mode():
         found: torch.Tensor = loaded(torch.arange(20, 40)[None]).logits
@@ -312,10 +320,52 @@ def logits(loaded: Any) -> torch.Tensor:
 @pytest.mark.parametrize("experts", [False, True], ids=["attention", "attention and experts"])
 def test_an_adapter_is_merged_and_changes_what_the_model_says(tmp_path: Path, experts: bool) -> None:
     lora(4, experts).save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
-    loaded = load_for_evaluation(EMBEDDED, model("embedded"), tmp_path / "adapter")
+    loaded = load_arm(EMBEDDED, model("embedded"), tmp_path / "adapter")
     assert not loaded.training
     assert torch.allclose(logits(loaded), logits(lora(4, experts).eval()).to(loaded.device), atol=1e-3)
-    assert not torch.allclose(logits(loaded), logits(load_for_evaluation(EMBEDDED, model("embedded"), None)), atol=1e-1)
+    assert not torch.allclose(logits(loaded), logits(load_arm(EMBEDDED, model("embedded"), None)), atol=1e-1)
+
+
+@pytest.fixture
+def adapters(tmp_path: Path) -> dict[str, Path | None]:
+    """Base, and adapters of two ranks and kinds."""
+    for name, asked in {"r4": (4, False), "r2-experts": (2, True)}.items():
+        lora(*asked).save_pretrained(tmp_path / name, save_embedding_layers=False)
+    return {"base": None, "r4": tmp_path / "r4", "r2-experts": tmp_path / "r2-experts"}
+
+
+ARMS = ["base", "r4", "r2-experts", "base", "r2-experts", "r4", "r4", "base"]
+
+
+def test_arms_that_take_turns_on_one_base_are_those_of_a_base_of_their_own(
+    adapters: dict[str, Path | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last bit, and the weights are read once."""
+    asked = model("embedded")
+    alone = {name: logits(HeldBase().adapted(EMBEDDED, asked, path)) for name, path in adapters.items()}
+    loads = []
+    monkeypatch.setattr(models, "load_checked", lambda *named: loads.append(named) or load_checked(*named))
+    base = HeldBase()
+    for name in ARMS:
+        assert torch.equal(logits(base.adapted(EMBEDDED, asked, adapters[name])), alone[name]), name
+    assert len(loads) == 1
+
+
+def test_merged_arms_leave_nothing_behind_in_the_next_ones_weights(adapters: dict[str, Path | None]) -> None:
+    asked, base = model("embedded"), HeldBase()
+    alone = {name: logits(load_arm(EMBEDDED, asked, path)) for name, path in adapters.items()}
+    for name in ARMS:
+        base.adapted(EMBEDDED, asked, adapters[name])
+        assert torch.equal(logits(base.merged()), alone[name]), name
+
+
+def test_another_model_is_read_where_another_is_asked_for(copied: Path) -> None:
+    edit_weights(copied / WEIGHTS, lambda tensors: tensors.update({"model.norm.weight": tensors["model.norm.weight"] * 2}))
+    base = HeldBase()
+    before = logits(base.adapted(EMBEDDED, model("embedded"), None))
+    assert not torch.equal(logits(base.adapted(copied, model(copied), None)), before)
+    assert torch.equal(logits(base.adapted(EMBEDDED, model("embedded"), None)), before)
+    assert base.adapted(EMBEDDED, model("embedded", dtype="bfloat16"), None).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
@@ -331,7 +381,7 @@ def test_an_adapter_of_another_kind_is_refused(adapter: Path, text: str) -> None
 
 
 def load_adapter(adapter: Path) -> str:
-    message = refusal(lambda: load_for_evaluation(EMBEDDED, model("embedded"), adapter))
+    message = refusal(lambda: load_arm(EMBEDDED, model("embedded"), adapter))
     assert "does not fit the base model" in message
     return message
 

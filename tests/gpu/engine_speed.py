@@ -41,9 +41,9 @@ def load(asked: argparse.Namespace) -> Any:
     import unsloth  # noqa: F401  # patches transformers on import, so it must come first in this process
 
     from bench.experiment import Model
-    from bench.models import load_unmerged
+    from bench.models import HeldBase
 
-    return load_unmerged(Path(asked.model), Model(id=asked.model, load_in_4bit=True, dtype="bfloat16"), None)
+    return HeldBase().adapted(Path(asked.model), Model(id=asked.model, load_in_4bit=True, dtype="bfloat16"), None)
 
 
 def make_rows(count: int, vocabulary: int, shorter: int) -> tuple[list[Any], list[int]]:
