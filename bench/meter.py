@@ -28,7 +28,8 @@ PACKAGES = (
     "effortbench", "unsloth", "unsloth_zoo", "torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "lm_eval",
     "accelerate", "tokenizers", "numpy", "scipy", "pandas", "triton", "xformers",
 )  # fmt: skip
-SAMPLING_INTERVAL_S = 0.05
+SAMPLING_INTERVAL_S = 0.5
+"""Between two looks at what has no peak that could be reset. The thread that looks shares the interpreter with the work it measures."""
 
 
 @dataclass
@@ -40,9 +41,10 @@ class Reading:
     """Peak allocated by this process on the current device."""
     peak_reserved_bytes: int | None = None
     peak_rss_bytes: int | None = None
-    """Highest resident memory of this process seen during the block, sampled every 50 ms."""
+    """Highest resident memory of this process during the block, by the kernel's own mark; where that cannot be reset, as sampled."""
     peak_process_bytes: int | None = None
-    """Highest device memory of this process that NVML saw: context and allocations of all libraries. None where NVML cannot tell."""
+    """Highest device memory of this process that NVML saw, asked twice a second: context and allocations of all libraries. None where
+    NVML cannot tell."""
     peak_device_bytes: int | None = None
     """Highest memory in use on the device that NVML saw, other processes included."""
     energy_j: float | None = None
@@ -50,11 +52,12 @@ class Reading:
 
 
 class _Sampler(threading.Thread):
-    """Samples what has no peak that could be reset: resident memory, and what NVML sees."""
+    """Samples what has no peak that could be reset: what NVML sees, and resident memory where the kernel keeps no mark of it."""
 
     def __init__(self, device: _Device | None) -> None:
         super().__init__(daemon=True)
         self.device = device
+        self.has_mark = _reset_resident_mark()
         self.rss_bytes = resident_bytes()
         self.process_bytes: int | None = None
         self.device_bytes: int | None = None
@@ -69,9 +72,12 @@ class _Sampler(threading.Thread):
         self._ended.set()
         self.join()
         self._look()
+        if self.has_mark:
+            self.rss_bytes = max(self.rss_bytes, _resident_mark())
 
     def _look(self) -> None:
-        self.rss_bytes = max(self.rss_bytes, resident_bytes())
+        if not self.has_mark:
+            self.rss_bytes = max(self.rss_bytes, resident_bytes())
         if self.device is not None:
             self.process_bytes = largest((self.process_bytes, self.device.process_bytes()))
             self.device_bytes = largest((self.device_bytes, self.device.used_bytes()))
@@ -135,6 +141,21 @@ def resident_bytes() -> int:
     except OSError:
         return _peak_resident_bytes()
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _reset_resident_mark() -> bool:
+    """Lower the kernel's mark of the highest resident memory to what is resident now; False where it has none that can be lowered."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc_pid_clear_refs(5), since Linux 4.0
+    except OSError:
+        return False
+    return True
+
+
+def _resident_mark() -> int:
+    """The highest resident memory since the mark was last lowered."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def _peak_resident_bytes() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench import meter
 from bench.errors import ArmError, ModelError, is_out_of_memory
 from bench.meter import Meter, Reading, memory_told, metered, read_environment, resident_bytes
 
@@ -28,6 +30,23 @@ def test_a_block_that_holds_200_mb_for_a_moment_shows_it() -> None:
         time.sleep(0.1)
     assert reading.peak_rss_bytes is not None
     assert 195 * MB < reading.peak_rss_bytes - before < 320 * MB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's mark of resident memory")
+def test_memory_that_is_held_for_less_than_a_look_is_seen() -> None:
+    before = resident_bytes()
+    with metered() as reading:
+        held = bytearray(b"x") * (200 * MB)
+        del held
+    assert reading.peak_rss_bytes is not None
+    assert 195 * MB < reading.peak_rss_bytes - before < 320 * MB
+
+
+def test_without_a_mark_that_can_be_lowered_resident_memory_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter, "_reset_resident_mark", lambda: False)
+    monkeypatch.setattr(meter, "_resident_mark", lambda: 2**60)
+    monkeypatch.setattr(meter, "SAMPLING_INTERVAL_S", 0.05)
+    test_a_block_that_holds_200_mb_for_a_moment_shows_it()
 
 
 def test_the_peak_is_the_blocks_own_not_that_of_an_earlier_one() -> None:

@@ -4,17 +4,18 @@ A first step compiles for minutes and leaves the GPU idle. So several processes 
 stopped (SIGSTOP) after its first loss, and then one after the other goes on to its end alone. Times of first steps, device-wide memory and
 energy mean nothing here; median step times and a process's own peaks do.
 
-  one_at_a_time.py PLAN ... [--at-once N] [--turn N] [--hold FILE]
+  one_at_a_time.py PLAN ... [--at-once N] [--turn N] [--hold FILE] [--cores N]
                    --nf4 DIR [--bf16 DIR] [--mxfp4 DIR] --rows FILE --long-rows FILE --out FOLDER
 
 With `--turn N` they go in turns of N steps, there and back (A B, B A, A B ...), so that what drifts on the machine meets all of them alike.
 The step under way when a process is stopped counts the pause, and may share the GPU with what the process before had under way. Of 24 steps
 that is one without turns and at most five from N = 5 on, so that no median is such a step's: it lies between the 12th and 13th of the 19
 others instead of at their 10th, a little slower, on all sides alike. With `--hold FILE` nobody goes on behind its first loss while there is
-such a file, as other work on the card may need.
+such a file, as other work on the card may need. With `--cores N` all go on, behind their first losses, on the same N cores.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
@@ -70,10 +71,15 @@ class Training:
 
     def signal(self, number: int) -> None:
         for member in self.members():
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(member, number)
-            except ProcessLookupError:
-                continue
+
+    def keep_to(self, cores: int) -> None:
+        """All its threads to the first so many cores."""
+        for member in self.members():
+            for thread in Path(f"/proc/{member}/task").glob("*"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.sched_setaffinity(int(thread.name), range(cores))
 
     def losses(self) -> int:
         return sum(log.read_text(errors="replace").count(LOSS) for log in self.log.parent.glob(self.log.name))
@@ -109,7 +115,7 @@ def plan(asked: argparse.Namespace, name: str) -> list[Training]:
 
     both, attention, bf16 = "attention+experts", "attention", "model.load_in_4bit=false"
     if name == "pair":
-        return sum([[harness(asked, f"harness{turn}", asked.nf4), bare(asked, f"bare{turn}")] for turn in (1, 2, 3, 4)], [])
+        return sum([[harness(asked, f"harness{turn}", asked.nf4), bare(asked, f"bare{turn}")] for turn in (1, 2, 3)], [])
     if name == "matrix":
         return [
             *(harness(asked, f"nf4-attention-r{number}", asked.nf4, f"r{number}-s25", rank(number, attention)) for number in (8, 32, 128)),
@@ -140,6 +146,7 @@ def main() -> None:
     parser.add_argument("plan", nargs="+", choices=["pair", "matrix", "checkpointing", "bf16", "bf16-off"])
     parser.add_argument("--at-once", type=int, default=8)
     parser.add_argument("--turn", type=int, default=sys.maxsize, help="steps; to the end by default")
+    parser.add_argument("--cores", type=int, default=None)
     for name in ("nf4", "bf16", "mxfp4", "rows", "long-rows", "hold", "out"):
         parser.add_argument(f"--{name}", type=Path)
     asked = parser.parse_args()
@@ -156,6 +163,8 @@ def main() -> None:
             stopped = start(trainings[first : first + asked.at_once], asked.out, tell)
             while asked.hold is not None and asked.hold.exists():
                 time.sleep(0.1)
+            for training in stopped if asked.cores else ():
+                training.keep_to(asked.cores)
             take_turns(stopped, asked.turn, tell)
     finally:  # each leads a session of its own and would go on, holding its memory
         for training in trainings:
