@@ -351,6 +351,38 @@ def test_arms_that_take_turns_on_one_base_are_those_of_a_base_of_their_own(
     assert len(loads) == 1
 
 
+def four_bit_llama(folder: Path) -> Any:
+    """A tiny random model in NF4, as bitsandbytes quantizes it."""
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig
+
+    if not folder.exists():
+        config = LlamaConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, vocab_size=128)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    quantized = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(folder, quantization_config=quantized, dtype=torch.float32, device_map={"": "cpu"}).eval()
+
+
+def test_adapters_come_off_four_bit_weights_without_a_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on CUDA: a CPU with AVX-512 for bfloat16 has them packed at an answer and unpacked, rounded, at a change."""
+    import bitsandbytes
+    from peft import LoraConfig, get_peft_model
+
+    monkeypatch.setattr(bitsandbytes.nn.modules, "has_avx512bf16", lambda: False)
+    monkeypatch.setattr(models, "_load_base", lambda *_: four_bit_llama(tmp_path / "llama"))
+    folders: dict[str, Path | None] = {"base": None, "one": tmp_path / "one", "other": tmp_path / "other"}
+    for seed, (_, folder) in enumerate(folders.items()):
+        if folder is not None:
+            torch.manual_seed(seed)
+            config = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "gate_proj"], init_lora_weights=False)
+            get_peft_model(four_bit_llama(tmp_path / "llama"), config).save_pretrained(folder)
+    asked = model("any")
+    alone = {name: logits(HeldBase().adapted(tmp_path, asked, folder)) for name, folder in folders.items()}
+    assert not torch.allclose(alone["one"], alone["other"], atol=1e-1)
+    base = HeldBase()
+    for name in ("base", "one", "other", "base", "one"):
+        assert torch.equal(logits(base.adapted(tmp_path, asked, folders[name])), alone[name]), name
+
+
 def test_merged_arms_leave_nothing_behind_in_the_next_ones_weights(adapters: dict[str, Path | None]) -> None:
     asked, base = model("embedded"), HeldBase()
     alone = {name: logits(load_arm(EMBEDDED, asked, path)) for name, path in adapters.items()}

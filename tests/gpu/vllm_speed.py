@@ -31,6 +31,7 @@ from engine_speed import make_rows  # which puts the project's root on the path
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 os.environ |= {"VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_HOST_IP": "127.0.0.1"}  # without the latter it asks the network
+os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")  # greedy needs none, and FlashInfer may not be there
 
 
 def replace_dummy_weights() -> list[int]:
