@@ -24,9 +24,10 @@ class Layout:
     columns: int
     """Columns in use, the sink not counted."""
     where: Tensor
-    """Decode: column of each row's new token, (rows, 1). Prefill: input index that ends up in each column, (rows, 1, columns, 1)."""
+    """Decode: column of each row's new token, (rows, 1). Prefill: which input, the shared ones first, ends up in each column,
+    (rows, 1, columns, 1)."""
     mask: Tensor | None
-    """Additive, (rows, 1, 1, queries, columns + 1), the sink first; None where every query sees every column."""
+    """Additive, (rows, 1, 1, queries, keys + 1), the sink first; None where every query sees every key."""
 
 
 class SlotCache:
@@ -41,16 +42,27 @@ class SlotCache:
         starts below: graphs that were recorded over one read it again."""
         self._starts: dict[tuple[int, int], Tensor] = {}
         """Where the columns of each slot's heads start, by the number of heads and of columns, (slots, heads)."""
+        self.prefix: tuple[int, ...] = ()
+        """Tokens that prompts begin with and whose keys and values lie beside the slots."""
+        self._prefix: dict[int, tuple[Tensor, Tensor]] = {}
+        """Those of each layer, (1, heads, tokens, dim)."""
 
-    def begin(self, first: int, last: Tensor, queries: int, width: int, shortest: int = 0) -> None:
+    def begin(self, first: int, last: Tensor, queries: int, width: int, shortest: int = 0, shared: int = 0) -> None:
         """Announce a forward over slots [first, first + rows).
 
         `last` is the newest position of each row, (rows,); inputs are left-padded to `queries` tokens a row; no position is `width` or
-        beyond, and every row has at least `shortest`. The host says so, that it need not wait for the device.
+        beyond, and every row has at least `shortest`. The host says so, that it need not wait for the device. Prompts that begin with
+        the first `shared` tokens of the prefix have these left out of their inputs.
         """
-        self.first, self.last, self.queries, self.width, self.shortest = first, last, queries, width, shortest
+        self.first, self.last, self.queries, self.width, self.shortest, self.shared = first, last, queries, width, shortest, shared
+        self._is_prefix = False
         self._layouts: dict[int | None, Layout] = {}
         self._seen: Tensor | None = None
+
+    def begin_prefix(self, tokens: tuple[int, ...], device: torch.device) -> None:
+        """Announce a forward of one row of tokens, which are kept as the prefix and fill no slot."""
+        self.begin(0, torch.tensor([len(tokens) - 1], device=device), len(tokens), len(tokens))
+        self.prefix, self._is_prefix = tokens, True
 
     def move(self, source: int, target: int, width: int) -> None:
         """Copy one slot, whose positions are all below `width`, over another."""
@@ -73,18 +85,24 @@ class SlotCache:
 
     def extend(self, layer: int, keys: Tensor, values: Tensor, window: int | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Store new keys and values, (rows, heads, queries, dim); returns all that the queries may see, and the mask."""
-        layout = self._layouts.get(window)
+        layout, is_step = self._layouts.get(window), self.queries == 1 and not self.shared
         if layout is None:
-            make = self._decode_layout if self.queries == 1 else self._prefill_layout
+            make = self._decode_layout if is_step else self._prefill_layout
             layout = self._layouts[window] = make(window or self.width, keys.dtype)
+        if self._is_prefix:
+            self._prefix[layer] = keys, values
+            return functional.pad(keys, (0, 0, 1, 0)), functional.pad(values, (0, 0, 1, 0)), layout.mask
         self._windows[layer] = window
         buffers = self._reserve(layer, keys, values, layout.columns + 1)
         held = [buffer.narrow(0, self.first, len(keys)).narrow(2, 0, layout.columns + 1) for buffer in buffers]
-        if self.queries == 1:
+        if is_step:
             places = (self._start(*buffers[0].shape[1:3])[self.first : self.first + len(keys)] + layout.where).flatten()
             for buffer, new in zip(buffers, (keys, values), strict=True):
                 buffer.view(-1, buffer.shape[3]).index_copy_(0, places, new.reshape(-1, buffer.shape[3]))
             return held[0], held[1], layout.mask
+        if self.shared:
+            before = [kept[:, :, : self.shared].expand(len(keys), -1, -1, -1) for kept in self._prefix[layer]]
+            keys, values = torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2)
         for view, new in zip(held, (keys, values), strict=True):
             view[:, :, 1:] = new.gather(2, layout.where.expand(-1, new.shape[1], -1, new.shape[3]))
         return functional.pad(keys, (0, 0, 1, 0)), functional.pad(values, (0, 0, 1, 0)), layout.mask
@@ -114,15 +132,18 @@ class SlotCache:
         return edge.unfold(0, columns, 1).index_select(0, half - 2 - self.last)[:, None, None, None]
 
     def _prefill_layout(self, window: int, dtype: torch.dtype) -> Layout:
-        columns = min(window, self.width)
-        padding = self.queries - 1 - self.last[:, None]
-        column = torch.arange(columns, device=self.last.device)
+        columns, shared, device = min(window, self.width), self.shared, self.last.device
+        padding = shared + self.queries - 1 - self.last[:, None]
+        column = torch.arange(columns, device=device)
         newest = self.last[:, None] - (self.last[:, None] - column) % window  # the newest position that falls into a column
-        at = torch.arange(self.queries, device=self.last.device)
-        behind = at[:, None] - at
-        visible = (behind >= 0) & (behind < window) & (at >= padding[..., None])
-        visible |= behind == 0  # a padding query must see something, or its output is NaN
-        where = (newest.clamp(min=0) + padding)[:, None, :, None]
+        at = torch.arange(shared + self.queries, device=device)
+        is_own = at >= shared
+        position = at - padding * is_own
+        behind = position[:, shared:, None] - position[:, None]
+        visible = (behind >= 0) & (behind < window) & ~(is_own & (at < shared + padding))[:, None]
+        visible |= at[shared:, None] == at  # a padding query must see something, or its output is NaN
+        held = newest.clamp(min=0)
+        where = (held + padding * (held >= shared))[:, None, :, None]
         return Layout(columns, where, _additive(functional.pad(visible, (1, 0)), dtype))
 
     def _reserve(self, layer: int, keys: Tensor, values: Tensor, columns: int) -> tuple[Tensor, Tensor]:

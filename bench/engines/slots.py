@@ -18,6 +18,7 @@ from torch import Tensor
 from bench.engines.base import Generation, Row
 from bench.engines.graphs import GraphedSteps, Recorder
 from bench.engines.limits import NO_MEMORY, NO_NUMBERS, LocalEngine, failed, plan
+from bench.engines.prefixes import Prompt, common_length, find_families
 from bench.engines.sampling import NOT_A_NUMBER, Draws, next_tokens
 from bench.engines.slot_cache import SlotCache
 from bench.engines.slot_functions import slot_functions
@@ -28,6 +29,8 @@ PREFILL_TOKENS = {"cpu": 1024}
 """Most padded prompt tokens of one prefill, by device: on a CPU what its layers hand on stays in the cache."""
 MOST_PREFILL_TOKENS = 8192
 """On any other device: bounds the memory of a prefill."""
+FORWARD = 16
+"""A forward of few tokens takes as long as this part of a prefill: one more, over what prompts share, must save as much."""
 
 
 class SlotsUnsupportedError(Exception):
@@ -83,9 +86,10 @@ class SlotEngine(LocalEngine):
             raise SlotsUnsupportedError("the model has recurrent layers, whose state the slots do not hold")
         limits, refused = plan(self.model, rows)
         yield from refused
+        families = find_families([row.prompt for row in rows])
         while limits:
-            # pop() takes from the end: the longest limit first, prompts of like length together
-            order = sorted(limits, key=lambda index: (limits[index], len(rows[index].prompt)))
+            # pop() takes from the end: the longest limit first, prompts that begin alike together, or else those of like length
+            order = sorted(limits, key=lambda index: (limits[index], families[index], len(rows[index].prompt)))
             try:
                 for generation in self._serve(rows, limits, list(order)):
                     del limits[generation.index]
@@ -109,7 +113,7 @@ class SlotEngine(LocalEngine):
             while queue or live:
                 if self._should_refill(len(queue), len(live)):
                     new = self._take(queue, rows, limits, self.slots - len(live))
-                    made = self._step(cache, len(live), new, [list(entry.row.prompt) for entry in new])
+                    made = self._read(cache, len(live), new)
                     live += new
                 elif graphed is None:
                     new, made = live, self._step(cache, 0, live, [entry.tokens[-1:] for entry in live])
@@ -126,32 +130,56 @@ class SlotEngine(LocalEngine):
     def _take(self, queue: list[int], rows: Sequence[Row], limits: Mapping[int, int], free: int) -> list[_Live]:
         now = time.perf_counter()
         taken: list[_Live] = []
-        width = 0
+        first = rows[queue[-1]].prompt
+        width, shared = 0, len(first)
         while queue and len(taken) < free:
-            index = queue[-1]
-            width = max(width, len(rows[index].prompt))
-            if taken and (len(taken) + 1) * width > self.prefill_tokens:
+            prompt = rows[queue[-1]].prompt
+            width = max(width, len(prompt))
+            shared = min(common_length(prompt, first[:shared]), len(prompt) - 1)
+            if taken and (len(taken) + 1) * (width - shared) > self.prefill_tokens:
                 break
-            taken.append(_Live(queue.pop(), rows[index], limits[index], now))
+            index = queue.pop()
+            taken.append(_Live(index, rows[index], limits[index], now))
         return taken
 
-    def _step(self, cache: SlotCache, first: int, entries: list[_Live], inputs: list[list[int]]) -> list[list[int]]:
+    def _read(self, cache: SlotCache, first: int, entries: list[_Live]) -> list[list[int]]:
+        """Read the entries' prompts, and choose the first token of each: 1 x rows."""
+        started = time.perf_counter()
+        prompts = [entry.row.prompt for entry in entries]
+        shared = self._share(cache, prompts)
+        self.model_s += time.perf_counter() - started
+        return self._step(cache, first, entries, [list(prompt[shared:]) for prompt in prompts], shared)
+
+    def _share(self, cache: SlotCache, prompts: Sequence[Prompt]) -> int:
+        """How many tokens all prompts begin with that the cache holds beside the slots, where reading them first was worth it."""
+        shared = min(map(len, prompts)) - 1
+        for prompt in prompts[1:]:
+            shared = common_length(prompts[0][:shared], prompt)
+        held = common_length(cache.prefix, prompts[0][:shared])
+        if len(prompts) * (shared - held) > shared + self.prefill_tokens // FORWARD:
+            cache.begin_prefix(prompts[0][:shared], self._device)
+            ids, positions = _tensor([cache.prefix], self._device), torch.arange(shared, device=self._device)[None]
+            self.model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=1, slot_cache=cache)
+            return shared
+        return held
+
+    def _step(self, cache: SlotCache, first: int, entries: list[_Live], inputs: list[list[int]], shared: int = 0) -> list[list[int]]:
         """The next token of each entry: 1 x rows."""
         started = time.perf_counter()
-        logits = self._forward(cache, first, entries, inputs)
+        logits = self._forward(cache, first, entries, inputs, shared)
         draws = Draws.of([entry.row for entry in entries], [len(entry.tokens) for entry in entries], logits.device)
         tokens: list[int] = next_tokens(logits, draws).tolist()
         self.model_s += time.perf_counter() - started
         return [tokens]
 
-    def _forward(self, cache: SlotCache, first: int, entries: list[_Live], inputs: list[list[int]]) -> Tensor:
+    def _forward(self, cache: SlotCache, first: int, entries: list[_Live], inputs: list[list[int]], shared: int) -> Tensor:
         """Logits of the next token, (rows, vocabulary)."""
         width, device = max(map(len, inputs)), self._device
         ids = _tensor(inputs if width == 1 else [[0] * (width - len(tokens)) + tokens for tokens in inputs], device)
         newest = [entry.newest for entry in entries]
         last = _tensor(newest, device)
         positions = last[:, None] if width == 1 else (last[:, None] + torch.arange(1 - width, 1, device=device)).clamp(min=0)
-        cache.begin(first, last, width, max(newest) + 1, min(newest) + 1)
+        cache.begin(first, last, width, max(newest) + 1, min(newest) + 1, shared)
         logits: Tensor = self.model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=1, slot_cache=cache).logits[
             :, -1
         ]
