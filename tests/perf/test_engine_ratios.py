@@ -1,8 +1,8 @@
 """Our engine against the others, in alternated rounds of fresh processes: `pytest -m bench tests/perf/test_engine_ratios.py`.
 
 A ratio is one of tokens a second, in seconds of the processes' own time; the median of the rounds is held against its bar. lm-eval's
-backend is taken at the batch size, of 1, 8 and 32, that is its best, and ours at 64 or 96 slots. How malloc is set matters to lm-eval, whose
-cache is copied at every step: the bar is for malloc as it comes, and the ratio to the tuned one stands beside it in the JSON
+backend is taken at the batch size, of 1, 8 and 32, that is its best, and ours at 64 or 96 slots. How malloc is set matters to lm-eval,
+whose cache is copied at every step: the bar is for malloc as it comes, and the ratio to the tuned one stands beside it in the JSON
 (`--benchmark-json FILE`).
 Idle, the whole takes about an hour; `-k 84` leaves out the sets of 300 rows.
 """
