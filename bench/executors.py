@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.errors import EffortbenchError
@@ -62,8 +62,9 @@ class Failure:
     reason: str
     exit_code: int
     """Of the error class; 70 where the process died without a word."""
-    died: bool = False
-    """Whether a signal ended the process, or it hung: then nothing says that another try must end the same way."""
+    may_differ: bool = False
+    """Whether another try may end otherwise: a signal ended the process, or it hung, or it had done other jobs before, which may have
+    left something behind."""
 
 
 class _Watch:
@@ -158,13 +159,17 @@ class LocalExecutor:
         threads: list[threading.Thread] = []
         failures: dict[str, Failure] = {}
         done: set[str] = set()
+        given: set[str] = set()
+        """Jobs of processes that had done others."""
         watch = _Watch(self.silence_s)
         try:
             while waiting or running:
                 while waiting and len(running) < self.workers:
                     job = waiting.popleft()
                     running.add(job.name)
-                    if not (resting and self._give(resting.pop(), job)):
+                    if resting and self._give(resting.pop(), job):
+                        given.add(job.name)
+                    else:
                         threads.append(threading.Thread(target=self._follow, args=(job, events), daemon=True))
                         threads[-1].start()
                     watch.begin(job)
@@ -181,7 +186,7 @@ class LocalExecutor:
                     watch.hear(job, is_last=event["event"] in ("failed", "done"))
                 self._end_hanging(watch.find_hanging())
                 if event["event"] == "failed":
-                    failures.setdefault(job.name, Failure(redact(event["reason"], os.environ), event["exit_code"]))
+                    failures.setdefault(job.name, Failure(redact(event["reason"], os.environ), event["exit_code"], job.name in given))
                 elif event["event"] == "done":
                     done.add(job.name)
                     if event.get("rests") is True:
@@ -192,7 +197,7 @@ class LocalExecutor:
                     running.remove(job.name)
                     hung_after_s = watch.end(job)
                     if job.name not in failures and (failure := self._judge(job, event["returncode"], job.name in done, hung_after_s)):
-                        failures[job.name] = failure
+                        failures[job.name] = replace(failure, may_differ=failure.may_differ or job.name in given)
                 elif job.name not in failures:
                     on_event(job, event)
         finally:
@@ -302,9 +307,9 @@ class LocalExecutor:
         if is_done and (returncode == 0 or hung_after_s is not None):
             return None  # where it could not exit, its work is no less done
         if hung_after_s is None:
-            return Failure(self._obituary(job, returncode), INTERNAL, died=returncode < 0)
+            return Failure(self._obituary(job, returncode), INTERNAL, may_differ=returncode < 0)
         reason = f"the process told nothing for {hung_after_s:,.4g} s, more than its work can take, and was ended"
-        return Failure(f"{reason}{self._log_tail(job)}", INTERNAL, died=True)
+        return Failure(f"{reason}{self._log_tail(job)}", INTERNAL, may_differ=True)
 
     def _obituary(self, job: Job, returncode: int) -> str:
         if returncode == 0:

@@ -268,14 +268,14 @@ def _finalists(conductor: _Conductor) -> list[Arm]:
 def _run_jobs(
     conductor: _Conductor, jobs: Sequence[Job], on_event: Callable[[Job, Event], None], again: Callable[[Job], Job | None]
 ) -> dict[str, Failure]:
-    """Run jobs and return the failures by name. One whose process died or hung is tried once more, on what was left of its work.
+    """Run jobs and return the failures by name. One whose process died, hung, or had done others is tried once more, on what was left.
 
     `again` makes that job from what was recorded; None where nothing was left to do.
     """
     failures = conductor.executor.run(jobs, on_event)
     for job in jobs:
         first = failures.get(job.name)
-        if first is None or not first.died:
+        if first is None or not first.may_differ:
             continue
         conductor.folder.add_retry(Retry(job.name, first.reason))
         conductor.progress.warn(f"{job.name}: {first.reason}; trying once more")

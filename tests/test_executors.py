@@ -304,10 +304,16 @@ def test_a_death_in_a_later_job_is_that_jobs_alone_and_what_waits_gets_a_new_pro
     dies = "if name == 'b': print('it was b', file=sys.stderr, flush=True); os.kill(os.getpid(), signal.SIGSEGV)"
     heard, failures = run(tmp_path, SEVERAL.format(each=dies), [job(name) for name in "abcd"], workers=1)
     assert list(failures) == ["b"]
-    assert failures["b"].died
+    assert failures["b"].may_differ
     assert "SIGSEGV; its log ends: log of b | it was b" in failures["b"].reason
     used = pids(heard)
     assert (used["a"] == used["b"], used["c"] == used["d"], used["b"] == used["c"]) == (True, True, False)
+
+
+@pytest.mark.parametrize("ending", ["say(event='failed', reason='it was', exit_code=70)", "sys.exit(3)"])
+def test_what_fails_in_a_process_that_did_others_before_may_end_otherwise_in_one_of_its_own(tmp_path: Path, ending: str) -> None:
+    _, failures = run(tmp_path, SEVERAL.format(each=f"if name in 'ac': {ending}"), [job(name) for name in "abc"], workers=1)
+    assert {name: failure.may_differ for name, failure in failures.items()} == {"a": False, "c": True}
 
 
 @pytest.mark.parametrize("ending", ["sys.exit(0)", "sys.exit(3)", "os.kill(os.getpid(), signal.SIGKILL)"])
@@ -437,7 +443,7 @@ def test_a_child_that_tells_nothing_for_too_long_is_ended_with_all_it_started(tm
     heard: list[Event] = []
     failures = used.run([job()], lambda _, event: heard.append(event))
     assert failures["a"].reason.startswith("the process told nothing for 0.5 s, more than its work can take, and was ended")
-    assert failures["a"].died
+    assert failures["a"].may_differ
     assert all(map(is_gone, heard[0]["pids"]))
 
 
@@ -506,7 +512,7 @@ print(executor(Path({str(tmp_path)!r}), program, silence_s=2.0).run([job()], on_
     ],
 )
 def test_only_a_process_that_died_or_hung_may_end_otherwise_next_time(tmp_path: Path, program: str, died: bool) -> None:
-    assert only_failure(tmp_path, program).died is died
+    assert only_failure(tmp_path, program).may_differ is died
 
 
 def test_the_longest_silence_follows_from_what_was_asked(tmp_path: Path) -> None:
