@@ -226,21 +226,21 @@ class LocalExecutor:
                 returncode = child.process.wait()
                 reader.join(PIPE_GRACE_S)
                 job = self._bury(child)
+                for each in child.jobs:
+                    self._redact_log(each)
         except (OSError, ValueError) as error:
             events.put((job, {"event": "failed", "reason": f"the process could not be started: {error}", "exit_code": INTERNAL}))
         finally:
             events.put((job, {"event": "ended", "returncode": returncode}))
 
     def _bury(self, child: _Child) -> Job:
-        """Clean up behind a process that has ended; returns the job that it ended in."""
+        """Let a process that has ended be given nothing more; returns the job that it ended in."""
         with self._lock:
             child.has_ended = True
             self._children.pop(child.job.name)
             if child.orders is not None:
                 os.close(child.orders)
-        for job in child.jobs:
-            self._redact_log(job)
-        return child.job
+            return child.job
 
     def _give(self, child: _Child, job: Job) -> bool:
         """Let a process that has done its job do another; False, and its end, where it cannot."""

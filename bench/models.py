@@ -139,8 +139,10 @@ class HeldBase:
     def merged(self) -> Any:
         """The arm last asked for, its adapter added to the weights. 4-bit weights are let be, for merging would round them again."""
         assert self._of is not None, "no arm was asked for"
-        if self._adapted is None or self._of[1].load_in_4bit:
-            return self._adapted or self._model
+        if self._adapted is None:
+            return self._model
+        if self._of[1].load_in_4bit:
+            return self._adapted
         adapted, self._adapted, self._model = self._adapted, None, None
         return merged(adapted)
 

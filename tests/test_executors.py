@@ -310,6 +310,13 @@ def test_a_death_in_a_later_job_is_that_jobs_alone_and_what_waits_gets_a_new_pro
     assert (used["a"] == used["b"], used["c"] == used["d"], used["b"] == used["c"]) == (True, True, False)
 
 
+def test_a_later_jobs_log_that_cannot_be_read_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """Its process ended in that job, whatever else goes wrong behind it."""
+    spoils = "if name == 'b': os.unlink(further['log']); os.mkdir(further['log']); os.kill(os.getpid(), signal.SIGKILL)"
+    _, failures = run(tmp_path, SEVERAL.format(each=spoils), [job(name) for name in "abc"], workers=1)
+    assert list(failures) == ["b"]
+
+
 @pytest.mark.parametrize("ending", ["say(event='failed', reason='it was', exit_code=70)", "sys.exit(3)"])
 def test_what_fails_in_a_process_that_did_others_before_may_end_otherwise_in_one_of_its_own(tmp_path: Path, ending: str) -> None:
     _, failures = run(tmp_path, SEVERAL.format(each=f"if name in 'ac': {ending}"), [job(name) for name in "abc"], workers=1)

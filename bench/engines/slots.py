@@ -112,8 +112,8 @@ class SlotEngine(LocalEngine):
         with slot_functions(self.model):
             while queue or live:
                 if self._should_refill(len(queue), len(live)):
-                    new = self._take(queue, rows, limits, self.slots - len(live))
-                    made = self._read(cache, len(live), new)
+                    new, shared = self._take(queue, rows, limits, self.slots - len(live))
+                    made = self._read(cache, len(live), new, shared)
                     live += new
                 elif graphed is None:
                     new, made = live, self._step(cache, 0, live, [entry.tokens[-1:] for entry in live])
@@ -127,41 +127,38 @@ class SlotEngine(LocalEngine):
         free = self.slots - live
         return waiting > 0 and free >= min(max(1, self.slots // 8), waiting)
 
-    def _take(self, queue: list[int], rows: Sequence[Row], limits: Mapping[int, int], free: int) -> list[_Live]:
+    def _take(self, queue: list[int], rows: Sequence[Row], limits: Mapping[int, int], free: int) -> tuple[list[_Live], int]:
+        """The rows of the next prefill, and how many tokens their prompts begin with alike; each has at least one more."""
         now = time.perf_counter()
         taken: list[_Live] = []
         first = rows[queue[-1]].prompt
         width, shared = 0, len(first)
         while queue and len(taken) < free:
             prompt = rows[queue[-1]].prompt
-            width = max(width, len(prompt))
-            shared = min(common_length(prompt, first[:shared]), len(prompt) - 1)
-            if taken and (len(taken) + 1) * (width - shared) > self.prefill_tokens:
+            wider = max(width, len(prompt))
+            left = min(common_length(prompt, first[:shared]), len(prompt) - 1)
+            if taken and (len(taken) + 1) * (wider - left) > self.prefill_tokens:
                 break
-            index = queue.pop()
+            width, shared, index = wider, left, queue.pop()
             taken.append(_Live(index, rows[index], limits[index], now))
-        return taken
+        return taken, shared
 
-    def _read(self, cache: SlotCache, first: int, entries: list[_Live]) -> list[list[int]]:
-        """Read the entries' prompts, and choose the first token of each: 1 x rows."""
+    def _read(self, cache: SlotCache, first: int, entries: list[_Live], alike: int) -> list[list[int]]:
+        """Read the entries' prompts, which begin with `alike` equal tokens, and choose the first token of each: 1 x rows."""
         started = time.perf_counter()
-        prompts = [entry.row.prompt for entry in entries]
-        shared = self._share(cache, prompts)
+        shared = self._share(cache, entries[0].row.prompt[:alike], len(entries))
         self.model_s += time.perf_counter() - started
-        return self._step(cache, first, entries, [list(prompt[shared:]) for prompt in prompts], shared)
+        return self._step(cache, first, entries, [list(entry.row.prompt[shared:]) for entry in entries], shared)
 
-    def _share(self, cache: SlotCache, prompts: Sequence[Prompt]) -> int:
-        """How many tokens all prompts begin with that the cache holds beside the slots, where reading them first was worth it."""
-        shared = min(map(len, prompts)) - 1
-        for prompt in prompts[1:]:
-            shared = common_length(prompts[0][:shared], prompt)
-        held = common_length(cache.prefix, prompts[0][:shared])
-        if len(prompts) * (shared - held) > shared + self.prefill_tokens // FORWARD:
-            cache.begin_prefix(prompts[0][:shared], self._device)
-            ids, positions = _tensor([cache.prefix], self._device), torch.arange(shared, device=self._device)[None]
-            self.model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=1, slot_cache=cache)
-            return shared
-        return held
+    def _share(self, cache: SlotCache, alike: Prompt, rows: int) -> int:
+        """How many of the tokens that all rows begin with lie beside the slots, once they were read where that is worth a forward."""
+        held = common_length(cache.prefix, alike)
+        if rows * (len(alike) - held) <= len(alike) + self.prefill_tokens // FORWARD:
+            return held
+        cache.begin_prefix(alike, self._device)
+        ids, positions = _tensor([alike], self._device), torch.arange(len(alike), device=self._device)[None]
+        self.model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=1, slot_cache=cache)
+        return len(alike)
 
     def _step(self, cache: SlotCache, first: int, entries: list[_Live], inputs: list[list[int]], shared: int = 0) -> list[list[int]]:
         """The next token of each entry: 1 x rows."""
