@@ -179,15 +179,16 @@ def _mask(value: Any) -> Any:
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:
-    if f"<{_MASK}|" not in text:
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-    ids: list[int] = []
-    # Text between two special tokens is encoded in one piece: the cuts below are where the tokenizer cuts anyway.
-    for piece in _SPECIAL.split(text):
-        plain = _MASK in piece
-        piece = piece.replace(f"<{_MASK}|", "<|")
-        ids += tokenizer(piece, add_special_tokens=False, split_special_tokens=plain)["input_ids"] if piece else []
-    return ids
+    """Piece by piece, each but once: efforts share the question, questions the system message; the cuts are where the tokenizer cuts."""
+    size = len(tokenizer)
+    return [token_id for piece in _SPECIAL.split(text) if piece for token_id in _encode_piece(tokenizer, size, piece)]
+
+
+@lru_cache(maxsize=4096)
+def _encode_piece(tokenizer: Any, _size: int, piece: str) -> tuple[int, ...]:
+    """A special token, or the text between two; encoded anew where the vocabulary has grown."""
+    is_text = _MASK in piece
+    return tuple(tokenizer(piece.replace(f"<{_MASK}|", "<|"), add_special_tokens=False, split_special_tokens=is_text)["input_ids"])
 
 
 @dataclass(frozen=True, slots=True)

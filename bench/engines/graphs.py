@@ -8,6 +8,7 @@ prompt writes over them. Inputs lie in buffers that stay where they are. Slots t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -74,12 +75,18 @@ class GraphedSteps:
         return logits[:, -1]
 
 
+@cache
+def _beside() -> torch.cuda.Stream:
+    """One stream for all recordings: cuBLAS keeps 32 MiB of work space for each stream that it ever ran on."""
+    return torch.cuda.Stream()
+
+
 def cuda_graphs() -> Capture:
     """Records CUDA graphs that share their memory: the logits of one last until the next is replayed."""
     pool = torch.cuda.graph_pool_handle()
 
     def capture(step: Step) -> Step:
-        beside = torch.cuda.Stream()
+        beside = _beside()
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):  # what allocates or compiles on first use must do so before the recording
             step()

@@ -57,6 +57,7 @@ class SlotCache:
         self.first, self.last, self.queries, self.width, self.shortest, self.shared = first, last, queries, width, shortest, shared
         self._is_prefix = False
         self._layouts: dict[int | None, Layout] = {}
+        self._taken: dict[tuple[int | None, int, int], Tensor] = {}
         self._seen: Tensor | None = None
 
     def begin_prefix(self, tokens: tuple[int, ...], device: torch.device) -> None:
@@ -96,7 +97,7 @@ class SlotCache:
         buffers = self._reserve(layer, keys, values, layout.columns + 1)
         held = [buffer.narrow(0, self.first, len(keys)).narrow(2, 0, layout.columns + 1) for buffer in buffers]
         if is_step:
-            places = (self._start(*buffers[0].shape[1:3])[self.first : self.first + len(keys)] + layout.where).flatten()
+            places = self._places(window, *buffers[0].shape[1:3])
             for buffer, new in zip(buffers, (keys, values), strict=True):
                 buffer.view(-1, buffer.shape[3]).index_copy_(0, places, new.reshape(-1, buffer.shape[3]))
             return held[0], held[1], layout.mask
@@ -107,11 +108,16 @@ class SlotCache:
             view[:, :, 1:] = new.gather(2, layout.where.expand(-1, new.shape[1], -1, new.shape[3]))
         return functional.pad(keys, (0, 0, 1, 0)), functional.pad(values, (0, 0, 1, 0)), layout.mask
 
-    def _start(self, heads: int, columns: int) -> Tensor:
+    def _places(self, window: int | None, heads: int, columns: int) -> Tensor:
+        """Which rows of a buffer, taken as (slots x heads x columns, dim), the new tokens go to, (rows x heads,)."""
+        if (places := self._taken.get((window, heads, columns))) is not None:
+            return places
         if (start := self._starts.get((heads, columns))) is None:
             start = torch.arange(self.slots * heads, device=self.last.device).view(self.slots, heads) * columns
             self._starts[heads, columns] = start
-        return start
+        places = (start[self.first : self.first + len(self.last)] + self._layouts[window].where).flatten()
+        self._taken[window, heads, columns] = places
+        return places
 
     def _decode_layout(self, window: int, dtype: torch.dtype) -> Layout:
         columns, where = min(window, self.width), (1 + self.last % window)[:, None]

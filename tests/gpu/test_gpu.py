@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import json
 import sys
 from collections.abc import Iterator
@@ -119,6 +120,21 @@ def test_sampled_answers_do_not_depend_on_the_number_of_slots_nor_on_graphs(aske
     for slots, graphed in ((8, False), (32, False), (8, True), (32, True)):
         assert answer(slot_engine(model, stop_ids, slots, graphed), rows) == alone, (slots, graphed)
     assert alone != answer(slot_engine(model, stop_ids, 32, graphed=True), greedy)
+
+
+def test_recording_anew_takes_no_more_memory_than_once(asked: Any) -> None:
+    """As every pass of a process does: the peak of a later arm would be another's, too."""
+    import torch
+
+    from bench.engines.canary import answer
+
+    model, stop_ids, rows = asked
+    held = []
+    for _ in range(3):
+        answer(slot_engine(model, stop_ids, 32, graphed=True), rows)
+        gc.collect()
+        held.append(torch.cuda.memory_allocated())
+    assert held[2] == held[1] == held[0], held
 
 
 # --- the processes, all at once
