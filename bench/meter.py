@@ -43,10 +43,10 @@ class Reading:
     peak_rss_bytes: int | None = None
     """Highest resident memory of this process during the block, by the kernel's own mark; where that cannot be reset, as sampled."""
     peak_process_bytes: int | None = None
-    """Highest device memory of this process that NVML saw, asked twice a second: context and allocations of all libraries. None where
-    NVML cannot tell."""
+    """Highest device memory of this process that NVML saw, asked twice a second and at the end, when what torch has given back since
+    its own peak is added: context and allocations of all libraries. None where NVML cannot tell."""
     peak_device_bytes: int | None = None
-    """Highest memory in use on the device that NVML saw, other processes included."""
+    """The same of the device, other processes included."""
     energy_j: float | None = None
     """Energy that the device took, other processes' work included, by NVML's counter."""
 
@@ -68,19 +68,21 @@ class _Sampler(threading.Thread):
         while not self._ended.wait(SAMPLING_INTERVAL_S):
             self._look()
 
-    def end(self) -> None:
+    def end(self, given_back: int) -> None:
+        """Look once more. At its peak torch had reserved `given_back` bytes more than now, and a short peak lies between two looks."""
         self._ended.set()
         self.join()
-        self._look()
+        self._look(given_back)
         if self.has_mark:
             self.rss_bytes = max(self.rss_bytes, _resident_mark())
 
-    def _look(self) -> None:
+    def _look(self, given_back: int = 0) -> None:
         if not self.has_mark:
             self.rss_bytes = max(self.rss_bytes, resident_bytes())
         if self.device is not None:
-            self.process_bytes = largest((self.process_bytes, self.device.process_bytes()))
-            self.device_bytes = largest((self.device_bytes, self.device.used_bytes()))
+            process_bytes, device_bytes = self.device.process_bytes(), self.device.used_bytes()
+            self.process_bytes = largest((self.process_bytes, None if process_bytes is None else process_bytes + given_back))
+            self.device_bytes = largest((self.device_bytes, None if device_bytes is None else device_bytes + given_back))
 
 
 class _Device:
@@ -185,8 +187,9 @@ class Meter:
             reading.wall_s = time.perf_counter() - self._started
             energy_j = self._device.energy_j() if self._device else None
             reading.energy_j = energy_j - self._energy_j if energy_j is not None and self._energy_j is not None else None
-        self._sampler.end()
-        reading.peak_vram_bytes, reading.peak_reserved_bytes = _torch_peaks() if self._on_gpu else (None, None)
+        if self._on_gpu:
+            reading.peak_vram_bytes, reading.peak_reserved_bytes = _torch_peaks()
+        self._sampler.end(_given_back())
         reading.peak_rss_bytes = self._sampler.rss_bytes
         reading.peak_process_bytes, reading.peak_device_bytes = self._sampler.process_bytes, self._sampler.device_bytes
         return reading
@@ -206,6 +209,13 @@ def _torch_peaks() -> tuple[int, int]:
     import torch
 
     return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+
+
+def _given_back() -> int:
+    """Bytes that torch had reserved at its peak and no longer has."""
+    import torch
+
+    return torch.cuda.max_memory_reserved() - torch.cuda.memory_reserved() if torch.cuda.is_available() else 0
 
 
 @contextmanager

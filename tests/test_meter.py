@@ -103,6 +103,27 @@ def test_nvml_is_asked_only_where_there_is_a_device() -> None:
         assert reading.peak_device_bytes > 0
 
 
+class Card:
+    """A device as NVML tells of it."""
+
+    def __init__(self, process_bytes: int | None):
+        self._process_bytes = process_bytes
+
+    def process_bytes(self) -> int | None:
+        return self._process_bytes
+
+    def used_bytes(self) -> int:
+        return 50 * MB
+
+
+@pytest.mark.parametrize(("of_process", "expected"), [(40 * MB, 240 * MB), (None, None)])
+def test_device_memory_that_was_given_back_between_two_looks_counts(of_process: int | None, expected: int | None) -> None:
+    sampler = meter._Sampler(Card(of_process))
+    sampler.start()
+    sampler.end(200 * MB)
+    assert (sampler.process_bytes, sampler.device_bytes) == (expected, 250 * MB)
+
+
 def test_a_block_that_failed_keeps_its_peaks_and_has_no_time() -> None:
     reading = Meter().stop(failed=True)
     assert (reading.wall_s, reading.energy_j) == (None, None)

@@ -303,6 +303,21 @@ def test_memory_of_the_process_is_known_where_the_driver_tells_it(layouts: Heard
     assert all(cost["peak_process_bytes"] > cost["peak_reserved_bytes"] for cost in costs)
 
 
+def test_device_memory_that_is_held_for_less_than_a_look_is_seen() -> None:
+    import torch
+
+    from bench.meter import metered
+
+    torch.zeros(1, device="cuda")
+    with metered() as reading:
+        held = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+        del held
+        torch.cuda.empty_cache()
+    assert reading.peak_reserved_bytes is not None
+    assert reading.peak_device_bytes is not None
+    assert 2**30 <= reading.peak_reserved_bytes < reading.peak_device_bytes
+
+
 def test_an_interrupted_training_goes_on_from_its_checkpoint(interrupted: Heard, run: Run) -> None:
     """As the same training without interruption went, within what CUDA's kernels do not repeat."""
     assert interrupted.failures == {}
