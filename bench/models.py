@@ -218,6 +218,26 @@ def attach(model: Any, adapter: Path) -> Any:
     return adapted
 
 
+@contextmanager
+def adapter_taken_off(adapted: Any) -> Iterator[None]:
+    """The base's own layers stand where the adapter's stood; afterwards the adapter is back, whatever happened.
+
+    Layers of an adapter that is merely disabled are called all the same, and quick ways that libraries have for plain layers pass them
+    by: Unsloth's one product of all 4-bit experts, for one, from 256 tokens on.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    parents = [module for module in adapted.modules() if not isinstance(module, BaseTunerLayer)]
+    layers = [(parent, name, layer) for parent in parents for name, layer in parent.named_children() if isinstance(layer, BaseTunerLayer)]
+    try:
+        for parent, name, layer in layers:
+            setattr(parent, name, layer.get_base_layer())
+        yield
+    finally:
+        for parent, name, layer in layers:
+            setattr(parent, name, layer)
+
+
 def load_checked(folder: Path, dtype: str, device: str = "cpu") -> Any:
     """Transformers' causal model of the folder, every weight from the checkpoint."""
     import torch

@@ -81,8 +81,10 @@ def _sides(job: ProbeJob, model: Any, tokenizer: Any, concurrency: int) -> list[
 @contextmanager
 def served(model: Any, *, is_on: bool, how: Literal["beside", "merged"]) -> Iterator[None]:
     """The adapted model as base or as the arm; afterwards the adapter lies beside the weights, switched on, as before."""
+    from bench.models import adapter_taken_off
+
     if not is_on:
-        with model.disable_adapter():
+        with adapter_taken_off(model):
             yield
     elif how == "beside":
         yield

@@ -473,7 +473,7 @@ class TimingBlock(Record):
     """Requests side by side; 1 is each alone."""
     engine: str
     adapter: Literal["beside", "merged"]
-    """How the arm's adapter was served; base had the same one switched off, or taken out of the weights."""
+    """How the arm's adapter was served; base had none: its own layers, and weights without it."""
     warm_up: int
     """Requests asked before the first block, and dropped."""
     wall_s: float

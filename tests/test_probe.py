@@ -131,6 +131,22 @@ def test_base_is_base_and_the_arm_the_arm_however_often_they_are_switched(base: 
             assert answer(engine, rows) == (changed if is_on else plain)
 
 
+@pytest.mark.parametrize("is_experts", [False, True], ids=["attention", "experts"])
+def test_base_is_served_by_its_own_layers_and_the_adapters_come_back_even_after_an_error(is_experts: bool) -> None:
+    """A disabled adapter's layers cost time of their own, and some libraries serve models that have them by slower ways."""
+    reached: dict[str, Any] = {"target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]} if is_experts else {}
+    config = LoraConfig(r=2, target_modules=["q_proj"], **reached)
+    model = load_checked(EMBEDDED, "float32")
+    plain = {name: type(module) for name, module in model.named_modules()}
+    adapted = get_peft_model(model, config).eval()
+    with_adapter = dict(adapted.named_modules())
+    serving = served(adapted, is_on=False, how="beside")
+    serving.__enter__()
+    assert {name: type(module) for name, module in adapted.base_model.model.named_modules()} == plain
+    assert not serving.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert dict(adapted.named_modules()) == with_adapter
+
+
 def test_a_merged_arm_is_taken_out_of_the_weights_again_even_after_an_error(adapted: Any) -> None:
     weight = adapted.base_model.model.model.layers[0].self_attn.q_proj.base_layer.weight
     before = weight.clone()
