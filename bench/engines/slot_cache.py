@@ -120,7 +120,8 @@ class SlotCache:
         return places
 
     def _decode_layout(self, window: int, dtype: torch.dtype) -> Layout:
-        columns, where = min(window, self.width), (1 + self.last % window)[:, None]
+        columns = min(window, self.width)
+        where = (self.last + 1 if window >= self.width else self.last % window + 1)[:, None]
         if self.shortest >= columns:
             return Layout(columns, where, None)
         if self._seen is None:  # a ring's is its beginning: every column of a full one is seen
@@ -135,7 +136,7 @@ class SlotCache:
             edge = torch.zeros(2 * half, dtype=dtype, device=self.last.device)
             edge[half:] = float("-inf")
             self._edges[half, dtype] = edge
-        return edge.unfold(0, columns, 1).index_select(0, half - 2 - self.last)[:, None, None, None]
+        return edge.unfold(0, columns, 1).index_select(0, half - 2 - self.last).view(len(self.last), 1, 1, 1, columns)
 
     def _prefill_layout(self, window: int, dtype: torch.dtype) -> Layout:
         columns, shared, device = min(window, self.width), self.shared, self.last.device

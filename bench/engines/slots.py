@@ -50,14 +50,11 @@ class _Live:
     row: Row
     limit: int
     entered_s: float
+    newest: int
+    """Position of its newest token."""
     ttft_s: float = 0.0
     tokens: list[int] = field(default_factory=list)
     ended: StopReason | None = None
-
-    @property
-    def newest(self) -> int:
-        """Position of its newest token."""
-        return len(self.row.prompt) + len(self.tokens) - 1
 
 
 class SlotEngine(LocalEngine):
@@ -116,11 +113,11 @@ class SlotEngine(LocalEngine):
                     made = self._read(cache, len(live), new, shared)
                     live += new
                 elif graphed is None:
-                    new, made = live, self._step(cache, 0, live, [entry.tokens[-1:] for entry in live])
+                    new, made = live, self._step(cache, 0, live)
                 else:
                     new, made = live, self._replay(graphed, live)
-                self._append(new, made)
-                yield from self._release(cache, live)
+                if self._append(new, made):
+                    yield from self._release(cache, live)
 
     def _should_refill(self, waiting: int, live: int) -> bool:
         """Once an eighth of the slots is free (or all that waits fits): prefills are dearer than steps."""
@@ -140,7 +137,7 @@ class SlotEngine(LocalEngine):
             if taken and (len(taken) + 1) * (wider - left) > self.prefill_tokens:
                 break
             width, shared, index = wider, left, queue.pop()
-            taken.append(_Live(index, rows[index], limits[index], now))
+            taken.append(_Live(index, rows[index], limits[index], now, len(prompt) - 1))
         return taken, shared
 
     def _read(self, cache: SlotCache, first: int, entries: list[_Live], alike: int) -> list[list[int]]:
@@ -148,7 +145,7 @@ class SlotEngine(LocalEngine):
         started = time.perf_counter()
         shared = self._share(cache, entries[0].row.prompt[:alike], len(entries))
         self.model_s += time.perf_counter() - started
-        return self._step(cache, first, entries, [list(entry.row.prompt[shared:]) for entry in entries], shared)
+        return self._step(cache, first, entries, shared)
 
     def _share(self, cache: SlotCache, alike: Prompt, rows: int) -> int:
         """How many of the tokens that all rows begin with lie beside the slots, once they were read where that is worth a forward."""
@@ -160,22 +157,27 @@ class SlotEngine(LocalEngine):
         self.model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=1, slot_cache=cache)
         return len(alike)
 
-    def _step(self, cache: SlotCache, first: int, entries: list[_Live], inputs: list[list[int]], shared: int = 0) -> list[list[int]]:
-        """The next token of each entry: 1 x rows."""
+    def _step(self, cache: SlotCache, first: int, entries: list[_Live], shared: int = 0) -> list[list[int]]:
+        """The next token of each entry: 1 x rows. New entries are read, but for the `shared` tokens that their prompts begin with."""
         started = time.perf_counter()
-        logits = self._forward(cache, first, entries, inputs, shared)
+        logits = self._forward(cache, first, entries, shared)
         draws = Draws.of([entry.row for entry in entries], [len(entry.tokens) for entry in entries], logits.device)
         tokens: list[int] = next_tokens(logits, draws).tolist()
         self.model_s += time.perf_counter() - started
         return [tokens]
 
-    def _forward(self, cache: SlotCache, first: int, entries: list[_Live], inputs: list[list[int]], shared: int) -> Tensor:
+    def _forward(self, cache: SlotCache, first: int, entries: list[_Live], shared: int) -> Tensor:
         """Logits of the next token, (rows, vocabulary)."""
-        width, device = max(map(len, inputs)), self._device
-        ids = _tensor(inputs if width == 1 else [[0] * (width - len(tokens)) + tokens for tokens in inputs], device)
         newest = [entry.newest for entry in entries]
-        last = _tensor(newest, device)
-        positions = last[:, None] if width == 1 else (last[:, None] + torch.arange(1 - width, 1, device=device)).clamp(min=0)
+        last = _tensor(newest, self._device)
+        if entries[0].tokens:
+            width = 1
+            ids, positions = _tensor([entry.tokens[-1] for entry in entries], self._device)[:, None], last[:, None]
+        else:
+            prompts = [entry.row.prompt[shared:] for entry in entries]
+            width = max(map(len, prompts))
+            ids = _tensor([(0,) * (width - len(prompt)) + prompt for prompt in prompts], self._device)
+            positions = (last[:, None] + torch.arange(1 - width, 1, device=self._device)).clamp(min=0)
         cache.begin(first, last, width, max(newest) + 1, min(newest) + 1, shared)
         logits: Tensor = self.model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=1, slot_cache=cache).logits[
             :, -1
@@ -192,16 +194,20 @@ class SlotEngine(LocalEngine):
         self.model_s += time.perf_counter() - started
         return made
 
-    def _append(self, entries: list[_Live], steps: list[list[int]]) -> None:
-        now = time.perf_counter()
+    def _append(self, entries: list[_Live], steps: list[list[int]]) -> bool:
+        """Whether any entry ended."""
+        now, has_ended = time.perf_counter(), False
         for entry, tokens in zip(entries, zip(*steps, strict=True), strict=True):
             if not entry.tokens:
                 entry.ttft_s = now - entry.entered_s
             for token in tokens:
+                entry.newest += 1
                 entry.tokens.append(token)
                 entry.ended = self._stop_reason(entry)
                 if entry.ended is not None:
+                    has_ended = True
                     break
+        return has_ended
 
     def _release(self, cache: SlotCache, live: list[_Live]) -> Iterator[Generation]:
         """Yield the rows that ended and close the holes they leave."""
