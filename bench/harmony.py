@@ -10,6 +10,7 @@ is right is not decided here.
 from __future__ import annotations
 
 import datetime
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -184,11 +185,12 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
     return [token_id for piece in _SPECIAL.split(text) if piece for token_id in _encode_piece(tokenizer, size, piece)]
 
 
-@lru_cache(maxsize=4096)
-def _encode_piece(tokenizer: Any, _size: int, piece: str) -> tuple[int, ...]:
-    """A special token, or the text between two; encoded anew where the vocabulary has grown."""
+@lru_cache(maxsize=1024)
+def _encode_piece(tokenizer: Any, _size: int, piece: str) -> array[int]:
+    """A special token, or the text between two; encoded anew where the vocabulary has grown. An array, for lessons are long."""
     is_text = _MASK in piece
-    return tuple(tokenizer(piece.replace(f"<{_MASK}|", "<|"), add_special_tokens=False, split_special_tokens=is_text)["input_ids"])
+    ids = tokenizer(piece.replace(f"<{_MASK}|", "<|"), add_special_tokens=False, split_special_tokens=is_text)["input_ids"]
+    return array("q", ids)
 
 
 @dataclass(frozen=True, slots=True)
