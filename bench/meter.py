@@ -181,15 +181,19 @@ class Meter:
 
     def stop(self, *, failed: bool = False) -> Reading:
         """The block's cost; of a failed one the peaks it reached, without time and energy."""
+        import torch
+
         reading = Reading()
         if not failed:
             _synchronize()
             reading.wall_s = time.perf_counter() - self._started
             energy_j = self._device.energy_j() if self._device else None
             reading.energy_j = energy_j - self._energy_j if energy_j is not None and self._energy_j is not None else None
+        given_back = 0
         if self._on_gpu:
             reading.peak_vram_bytes, reading.peak_reserved_bytes = _torch_peaks()
-        self._sampler.end(_given_back())
+            given_back = reading.peak_reserved_bytes - torch.cuda.memory_reserved()
+        self._sampler.end(given_back)
         reading.peak_rss_bytes = self._sampler.rss_bytes
         reading.peak_process_bytes, reading.peak_device_bytes = self._sampler.process_bytes, self._sampler.device_bytes
         return reading
@@ -209,13 +213,6 @@ def _torch_peaks() -> tuple[int, int]:
     import torch
 
     return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
-
-
-def _given_back() -> int:
-    """Bytes that torch had reserved at its peak and no longer has."""
-    import torch
-
-    return torch.cuda.max_memory_reserved() - torch.cuda.memory_reserved() if torch.cuda.is_available() else 0
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.jobs import ProbeJob
+from bench.models import adapter_taken_off, load_tokenizer, load_unmerged
 from bench.records import TimingBlock
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ def probe(job: ProbeJob, on_block: Callable[[TimingBlock], None]) -> None:
     from bench.catalog import find_asked
     from bench.lm import Ask, list_requests
     from bench.meter import memory_told
-    from bench.models import load_tokenizer, load_unmerged
 
     timing, spec = job.timing, job.asked
     with memory_told("load"):
@@ -81,8 +81,6 @@ def _sides(job: ProbeJob, model: Any, tokenizer: Any, concurrency: int) -> list[
 @contextmanager
 def served(model: Any, *, is_on: bool, how: Literal["beside", "merged"]) -> Iterator[None]:
     """The adapted model as base or as the arm; afterwards the adapter lies beside the weights, switched on, as before."""
-    from bench.models import adapter_taken_off
-
     if not is_on:
         with adapter_taken_off(model):
             yield

@@ -22,10 +22,10 @@ class _Projection:
     """The linear maps of all experts of a module. The weights are read once: where LoRA wraps them, each access computes them."""
 
     def __init__(self, module: Any, name: str):
-        weight = getattr(module, name)
+        weight, bias = getattr(module, name), getattr(module, f"{name}_bias") if module.has_bias else None
         self.weight: Tensor = weight if module.is_transposed else weight.transpose(1, 2)
-        self.bias: Tensor | None = getattr(module, f"{name}_bias")[:, None] if module.has_bias else None
-        biases = [None] * len(weight) if self.bias is None else self.bias[:, 0]
+        self.bias: Tensor | None = None if bias is None else bias[:, None]
+        biases = [None] * len(weight) if bias is None else bias
         self.maps = [linear(*each) for each in zip(self.weight.transpose(1, 2), biases, strict=True)]
 
     def of_all(self, states: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ Measured (docs/measurements.md): a linear layer takes half to four fifths of its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -61,14 +61,23 @@ def mkl_is_abroad() -> bool:
 
 
 @contextmanager
-def quick_products(model: Any) -> Iterator[None]:
-    """Let the model's plain linear layers answer so, and give them back as they were. NumPy gets as many threads as torch has."""
-    layers = [module for module in model.modules() if type(module) is nn.Linear and "forward" not in vars(module)]  # else a hook's
+def answering(stand_ins: Mapping[nn.Module, Callable[[Tensor], Tensor]]) -> Iterator[None]:
+    """Let other functions answer for modules, and give these back as they were."""
     try:
-        for layer in layers:
-            layer.forward = linear(layer.weight, layer.bias)
-        with threadpool_limits(torch.get_num_threads(), user_api="blas"):
-            yield
+        for module, stand_in in stand_ins.items():
+            module.forward = stand_in
+        yield
     finally:
-        for layer in layers:
-            vars(layer).pop("forward", None)
+        for module in stand_ins:
+            vars(module).pop("forward", None)
+
+
+@contextmanager
+def quick_products(model: Any) -> Iterator[None]:
+    """Let the model's plain linear layers answer so, meanwhile. NumPy gets as many threads as torch has."""
+    layers = [module for module in model.modules() if type(module) is nn.Linear and "forward" not in vars(module)]  # else a hook's
+    with (
+        answering({layer: linear(layer.weight, layer.bias) for layer in layers}),
+        threadpool_limits(torch.get_num_threads(), user_api="blas"),
+    ):
+        yield

@@ -50,11 +50,14 @@ class _Live:
     row: Row
     limit: int
     entered_s: float
-    newest: int
-    """Position of its newest token."""
     ttft_s: float = 0.0
     tokens: list[int] = field(default_factory=list)
     ended: StopReason | None = None
+
+    @property
+    def newest(self) -> int:
+        """Position of its newest token."""
+        return len(self.row.prompt) + len(self.tokens) - 1
 
 
 class SlotEngine(LocalEngine):
@@ -137,7 +140,7 @@ class SlotEngine(LocalEngine):
             if taken and (len(taken) + 1) * (wider - left) > self.prefill_tokens:
                 break
             width, shared, index = wider, left, queue.pop()
-            taken.append(_Live(index, rows[index], limits[index], now, len(prompt) - 1))
+            taken.append(_Live(index, rows[index], limits[index], now))
         return taken, shared
 
     def _read(self, cache: SlotCache, first: int, entries: list[_Live], alike: int) -> list[list[int]]:
@@ -201,7 +204,6 @@ class SlotEngine(LocalEngine):
             if not entry.tokens:
                 entry.ttft_s = now - entry.entered_s
             for token in tokens:
-                entry.newest += 1
                 entry.tokens.append(token)
                 entry.ended = self._stop_reason(entry)
                 if entry.ended is not None:
