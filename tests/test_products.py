@@ -29,7 +29,7 @@ def test_a_product_is_the_one_torch_makes(rows: int, bias: Tensor | None, out: i
 
 @pytest.mark.parametrize("is_abroad", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("rows", [1, 3, 5])
 def test_products_of_a_batch_are_torchs_but_for_rounding(
     is_abroad: bool, dtype: torch.dtype, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,9 +4,10 @@
   MKL's product of few rows walks over it in strips, too far apart for the processor to fetch ahead. Reading the weight from end to end
   first, at a multiple of that pace, leaves it in the core's own cache.
 - A decode step's attention is many products of two or three rows. On processors of AMD, where MKL leaves the wide registers idle,
-  OpenBLAS, which NumPy's wheels bring, reads keys and values at up to twice the pace.
+  OpenBLAS, which NumPy's wheels bring, reads keys and values at up to twice the pace, and as fast again row by row: a product with a
+  vector copies nothing beforehand.
 
-Measured (docs/measurements.md): a linear layer takes half to four fifths of its time, a step of 64 rows 85 to 90 % of its own.
+Measured (docs/measurements.md): a linear layer takes half to four fifths of its time, a step of 64 rows 80 to 85 % of its own.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ FEW_ROWS = 128
 CACHED_BYTES = 2**19
 """Largest weight that is read first: half the cache of a core, as server processors have them; a larger one would not stay there."""
 
+VECTOR_ROWS = 3
+"""Most rows whose product is quicker row by row."""
+
 Linear = Callable[[Tensor], Tensor]
 """(..., in) -> (..., out)."""
 
@@ -48,9 +52,10 @@ def linear(weight: Tensor, bias: Tensor | None) -> Linear:
 
 def batch_product(left: Tensor, right: Tensor) -> Tensor:
     """torch.bmm without gradients: (batch, n, k) x (batch, k, m)."""
-    if left.device.type == "cpu" and left.dtype == torch.float32 and mkl_is_abroad():
-        return torch.from_numpy(np.matmul(left.numpy(), right.numpy()))
-    return torch.bmm(left, right)
+    if left.device.type != "cpu" or left.dtype != torch.float32 or not mkl_is_abroad():
+        return torch.bmm(left, right)
+    rows, matrices = left.numpy(), right.numpy()
+    return torch.from_numpy(np.vecmat(rows, matrices[:, None]) if rows.shape[1] <= VECTOR_ROWS else np.matmul(rows, matrices))
 
 
 @cache

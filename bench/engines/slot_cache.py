@@ -25,7 +25,7 @@ class Layout:
     """Columns in use, the sink not counted."""
     where: Tensor
     """Decode: column of each row's new token, (rows, 1). Prefill: which input, the shared ones first, ends up in each column,
-    (rows, 1, columns, 1)."""
+    (rows, 1, columns)."""
     mask: Tensor | None
     """Additive, (rows, 1, 1, queries, keys + 1), the sink first; None where every query sees every key."""
 
@@ -104,8 +104,10 @@ class SlotCache:
         if self.shared:
             before = [kept[:, :, : self.shared].expand(len(keys), -1, -1, -1) for kept in self._prefix[layer]]
             keys, values = torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2)
+        starts = torch.arange(keys.shape[0] * keys.shape[1], device=keys.device).view(*keys.shape[:2], 1) * keys.shape[2]
+        taken = (starts + layout.where).flatten()
         for view, new in zip(held, (keys, values), strict=True):
-            view[:, :, 1:] = new.gather(2, layout.where.expand(-1, new.shape[1], -1, new.shape[3]))
+            view[:, :, 1:] = new.reshape(-1, new.shape[3]).index_select(0, taken).view(*new.shape[:2], -1, new.shape[3])
         return functional.pad(keys, (0, 0, 1, 0)), functional.pad(values, (0, 0, 1, 0)), layout.mask
 
     def _places(self, window: int | None, heads: int, columns: int) -> Tensor:
@@ -150,7 +152,7 @@ class SlotCache:
         visible = (behind >= 0) & (behind < window) & ~(is_own & (at < shared + padding))[:, None]
         visible |= at[shared:, None] == at  # a padding query must see something, or its output is NaN
         held = newest.clamp(min=0)
-        where = (held + padding * (held >= shared))[:, None, :, None]
+        where = (held + padding * (held >= shared))[:, None]
         return Layout(columns, where, _additive(functional.pad(visible, (1, 0)), dtype))
 
     def _reserve(self, layer: int, keys: Tensor, values: Tensor, columns: int) -> tuple[Tensor, Tensor]:
