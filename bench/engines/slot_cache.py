@@ -104,10 +104,10 @@ class SlotCache:
         if self.shared:
             before = [kept[:, :, : self.shared].expand(len(keys), -1, -1, -1) for kept in self._prefix[layer]]
             keys, values = torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2)
-        starts = torch.arange(keys.shape[0] * keys.shape[1], device=keys.device).view(*keys.shape[:2], 1) * keys.shape[2]
-        taken = (starts + layout.where).flatten()
+        rows, heads, inputs, _ = keys.shape
+        taken = (_starts(rows, heads, inputs, keys.device)[..., None] + layout.where).flatten()
         for view, new in zip(held, (keys, values), strict=True):
-            view[:, :, 1:] = new.reshape(-1, new.shape[3]).index_select(0, taken).view(*new.shape[:2], -1, new.shape[3])
+            view[:, :, 1:] = new.reshape(-1, new.shape[3]).index_select(0, taken).view(rows, heads, -1, new.shape[3])
         return functional.pad(keys, (0, 0, 1, 0)), functional.pad(values, (0, 0, 1, 0)), layout.mask
 
     def _places(self, window: int | None, heads: int, columns: int) -> Tensor:
@@ -115,8 +115,7 @@ class SlotCache:
         if (places := self._taken.get((window, heads, columns))) is not None:
             return places
         if (start := self._starts.get((heads, columns))) is None:
-            start = torch.arange(self.slots * heads, device=self.last.device).view(self.slots, heads) * columns
-            self._starts[heads, columns] = start
+            start = self._starts[heads, columns] = _starts(self.slots, heads, columns, self.last.device)
         places = (start[self.first : self.first + len(self.last)] + self._layouts[window].where).flatten()
         self._taken[window, heads, columns] = places
         return places
@@ -165,6 +164,11 @@ class SlotCache:
             held = tuple(functional.pad(buffer, (0, 0, 0, grown - buffer.shape[2])) for buffer in held)
         self.layers[layer] = held
         return held
+
+
+def _starts(rows: int, heads: int, columns: int, device: torch.device) -> Tensor:
+    """Where each head's columns start once all are laid end to end, (rows, heads)."""
+    return torch.arange(rows * heads, device=device).view(rows, heads) * columns
 
 
 def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
